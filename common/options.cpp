@@ -1,0 +1,128 @@
+#include "common/options.hpp"
+
+#include <algorithm>
+#include <charconv>
+#include <cstdio>
+#include <exception>
+#include <span>
+#include <utility>
+
+namespace net {
+
+std::uint64_t parse_number(std::string_view option, std::string_view text,
+                           std::uint64_t least, std::uint64_t most) {
+  std::uint64_t value = 0;
+  const char* const end = text.data() + text.size();
+  const auto [stopped, error] = std::from_chars(text.data(), end, value);
+  if (error != std::errc{} || stopped != end || value < least || value > most) {
+    throw UsageError(std::string(option) + ": '" + std::string(text) +
+                     "' is not a number from " + std::to_string(least) +
+                     " to " + std::to_string(most));
+  }
+  return value;
+}
+
+Options::Options(std::string usage, std::string summary)
+    : usage_(std::move(usage)), summary_(std::move(summary)) {
+  flag("--help", "print this and exit", help_wanted_);
+}
+
+void Options::text(std::string name, std::string what, std::string& target) {
+  what += " (" + target + ')';
+  add({std::move(name), std::move(what), true,
+       [&target](std::string_view, std::string_view value) {
+         target = value;
+       }});
+}
+
+void Options::flag(std::string name, std::string what, bool& target) {
+  add({std::move(name), std::move(what), false,
+       [&target](std::string_view, std::string_view) { target = true; }});
+}
+
+// --help stays last in the list, however many options are added.
+void Options::add(Option option) {
+  const auto place = options_.empty() ? options_.end() : options_.end() - 1;
+  options_.insert(place, std::move(option));
+}
+
+const Options::Option& Options::find(std::string_view name) const {
+  const auto found = std::find_if(
+      options_.begin(), options_.end(),
+      [name](const Option& option) { return option.name == name; });
+  if (found == options_.end()) {
+    throw UsageError("unknown option '" + std::string(name) + "'");
+  }
+  return *found;
+}
+
+std::vector<std::string> Options::parse(int argc, char** argv) const {
+  const std::span<char*> arguments(argv, static_cast<std::size_t>(argc));
+  std::size_t next = 1;
+  while (next < arguments.size()) {
+    const std::string_view argument = arguments[next];
+    if (!argument.starts_with("--")) break;
+    ++next;
+    if (argument == "--") break;
+    const auto equals = argument.find('=');
+    const std::string_view name = argument.substr(0, equals);
+    const Option& option = find(name);
+    std::string_view value;
+    if (equals != std::string_view::npos) {
+      if (!option.takes_value) {
+        throw UsageError(std::string(name) + " takes no value");
+      }
+      value = argument.substr(equals + 1);
+    } else if (option.takes_value) {
+      if (next == arguments.size()) {
+        throw UsageError(std::string(name) + " needs a value");
+      }
+      value = arguments[next++];
+    }
+    option.set(name, value);
+  }
+  const auto rest = arguments.subspan(next);
+  return {rest.begin(), rest.end()};
+}
+
+std::string Options::usage_line(std::string_view program) const {
+  return "usage: " + std::string(program) + ' ' + usage_ + '\n';
+}
+
+std::string Options::help(std::string_view program) const {
+  std::string text = usage_line(program) + summary_ + "\n\n";
+  std::size_t width = 0;
+  for (const Option& option : options_) {
+    width = std::max(width, option.name.size());
+  }
+  for (const Option& option : options_) {
+    text += "  " + option.name + std::string(width - option.name.size(), ' ') +
+            "  " + option.what + '\n';
+  }
+  return text;
+}
+
+int run_program(
+    int argc, char** argv, const Options& options,
+    const std::function<int(const std::vector<std::string>&)>& body) {
+  std::string_view program = argc > 0 ? argv[0] : "program";
+  program.remove_prefix(program.rfind('/') + 1);
+  const int length = static_cast<int>(program.size());
+  try {
+    const std::vector<std::string> arguments = options.parse(argc, argv);
+    if (options.help_wanted()) {
+      std::fputs(options.help(program).c_str(), stdout);
+      return 0;
+    }
+    return body(arguments);
+  } catch (const UsageError& error) {
+    std::fprintf(stderr, "%.*s: %s\n%s", length, program.data(), error.what(),
+                 options.usage_line(program).c_str());
+    return 2;
+  } catch (const std::exception& error) {
+    std::fprintf(stderr, "%.*s: %s\n", length, program.data(), error.what());
+    return 1;
+  }
+}
+
+}  // namespace net

@@ -1,0 +1,162 @@
+#include "common/testing/child_process.hpp"
+
+#include <fcntl.h>
+#include <poll.h>
+#include <sys/prctl.h>
+#include <sys/syscall.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <array>
+#include <charconv>
+#include <csignal>
+#include <stdexcept>
+#include <utility>
+
+#include "common/error.hpp"
+#include "common/testing/process.hpp"
+
+namespace testing {
+namespace {
+
+struct Pipe {
+  net::Fd read;
+  net::Fd write;
+};
+
+Pipe make_pipe() {
+  std::array<int, 2> ends{};
+  net::check(::pipe2(ends.data(), O_CLOEXEC), "pipe2");
+  return {net::Fd(ends[0]), net::Fd(ends[1])};
+}
+
+// Between fork and exec: only calls that are safe there, and no return.
+[[noreturn]] void become(const std::vector<char*>& words, int out, int err,
+                         int failure) {
+  ::prctl(PR_SET_PDEATHSIG, SIGKILL);
+  ::setpgid(0, 0);
+  const int nothing = ::open("/dev/null", O_RDONLY | O_CLOEXEC);
+  ::dup2(nothing, 0);
+  ::dup2(out, 1);
+  ::dup2(err, 2);
+  ::execvp(words[0], words.data());
+  const int number = errno;
+  [[maybe_unused]] const ssize_t told =
+      ::write(failure, &number, sizeof number);
+  ::_exit(127);
+}
+
+// Appends what is there. False: end of file.
+bool append(const net::Fd& from, std::string& to) {
+  std::array<char, 4096> block;
+  const ssize_t n = ::read(from.get(), block.data(), block.size());
+  if (n > 0) to.append(block.data(), static_cast<std::size_t>(n));
+  return n > 0 || (n < 0 && errno == EINTR);
+}
+
+std::chrono::milliseconds until(Clock::time_point deadline) {
+  return std::max(
+      std::chrono::milliseconds(0),
+      std::chrono::ceil<std::chrono::milliseconds>(deadline - Clock::now()));
+}
+
+}  // namespace
+
+ChildProcess::ChildProcess(const std::vector<std::string>& command) {
+  std::vector<char*> words;
+  for (const std::string& word : command) {
+    words.push_back(const_cast<char*>(word.c_str()));
+  }
+  words.push_back(nullptr);
+  Pipe out = make_pipe();
+  Pipe err = make_pipe();
+  Pipe failure = make_pipe();
+  process_ = net::check(::fork(), "fork");
+  if (process_ == 0) {
+    become(words, out.write.get(), err.write.get(), failure.write.get());
+  }
+  ::setpgid(process_, process_);
+  failure.write = net::Fd();
+  int number = 0;
+  if (::read(failure.read.get(), &number, sizeof number) > 0) {
+    ::waitpid(std::exchange(process_, -1), nullptr, 0);
+    errno = number;
+    net::throw_errno("execvp", command.at(0));
+  }
+  pidfd_ = net::Fd(net::check(
+      static_cast<int>(::syscall(SYS_pidfd_open, process_, 0)), "pidfd_open"));
+  out_ = std::move(out.read);
+  err_ = std::move(err.read);
+}
+
+ChildProcess::~ChildProcess() {
+  if (process_ < 0 || status_ >= 0) return;
+  ::kill(-process_, SIGKILL);
+  ::waitpid(process_, nullptr, 0);
+}
+
+bool ChildProcess::pump(std::chrono::milliseconds limit) {
+  if (!out_ && !err_ && status_ >= 0) return false;
+  std::array<pollfd, 3> entries{{{out_ ? out_.get() : -1, POLLIN, 0},
+                                 {err_ ? err_.get() : -1, POLLIN, 0},
+                                 {status_ < 0 ? pidfd_.get() : -1, POLLIN, 0}}};
+  const int n =
+      ::poll(entries.data(), entries.size(), static_cast<int>(limit.count()));
+  if (n < 0 && errno != EINTR) net::throw_errno("poll");
+  if (n <= 0) return true;
+  if (entries[0].revents != 0 && !append(out_, output_)) out_ = net::Fd();
+  if (entries[1].revents != 0 && !append(err_, errors_)) err_ = net::Fd();
+  if (entries[2].revents != 0) {
+    // While it is not reaped, nobody else can have its number.
+    ::kill(-process_, SIGKILL);
+    int status = 0;
+    net::check(::waitpid(process_, &status, 0), "waitpid");
+    status_ = WIFEXITED(status) ? WEXITSTATUS(status) : 128 + WTERMSIG(status);
+  }
+  return out_ || err_ || status_ < 0;
+}
+
+net::Address ChildProcess::wait_until_listening(
+    std::chrono::milliseconds limit) {
+  constexpr std::string_view prefix = "listening on ";
+  const auto deadline = Clock::now() + limit;
+  while (output_.find('\n') == std::string::npos) {
+    if (!pump(until(deadline))) {
+      throw std::runtime_error("ended with status " + std::to_string(status_) +
+                               " before it listened: " + output_ + errors_);
+    }
+    if (Clock::now() >= deadline) {
+      throw TimedOut("no 'listening on' within " +
+                     std::to_string(limit.count()) + " ms");
+    }
+  }
+  const std::string line = output_.substr(0, output_.find('\n'));
+  const std::size_t colon = line.rfind(':');
+  if (!line.starts_with(prefix) || colon == std::string::npos) {
+    throw std::runtime_error("expected 'listening on', got '" + line + "'");
+  }
+  std::uint16_t port = 0;
+  std::from_chars(line.data() + colon + 1, line.data() + line.size(), port);
+  std::string host = line.substr(prefix.size(), colon - prefix.size());
+  if (host.starts_with('[')) host = host.substr(1, host.size() - 2);
+  return net::resolve(host, port);
+}
+
+int ChildProcess::wait(std::chrono::milliseconds limit) {
+  const auto deadline = Clock::now() + limit;
+  while (pump(until(deadline))) {
+    if (Clock::now() >= deadline) {
+      throw TimedOut("process " + std::to_string(process_) +
+                     " has not ended within " + std::to_string(limit.count()) +
+                     " ms");
+    }
+  }
+  return status_;
+}
+
+void ChildProcess::signal(int number) const {
+  net::check(::kill(process_, number), "kill");
+}
+
+}  // namespace testing

@@ -1,0 +1,57 @@
+#pragma once
+
+#include <sys/types.h>
+
+#include <chrono>
+#include <string>
+#include <vector>
+
+#include "common/fd.hpp"
+#include "common/socket.hpp"
+
+namespace testing {
+
+// A built program run by a test or a tool, in a process group of its own, its
+// standard output and error read through pipes, standard input empty. The
+// whole group is killed at the end of the scope, and the child dies with us.
+class ChildProcess {
+ public:
+  // The first word is the program's path. Throws std::system_error,
+  // "execvp PROGRAM: Reason" if it cannot be run.
+  explicit ChildProcess(const std::vector<std::string>& command);
+  ChildProcess(const ChildProcess&) = delete;
+  ChildProcess& operator=(const ChildProcess&) = delete;
+  ~ChildProcess();
+
+  pid_t pid() const { return process_; }
+
+  // Waits for the line "listening on ADDRESS" and returns the address.
+  // Throws TimedOut, or std::runtime_error with what the program said instead.
+  net::Address wait_until_listening(
+      std::chrono::milliseconds limit = std::chrono::seconds(20));
+
+  // Waits until it ends: its exit status, or 128 plus the signal that ended
+  // it. Throws TimedOut.
+  int wait(std::chrono::milliseconds limit = std::chrono::seconds(20));
+
+  void signal(int number) const;
+
+  // What it has printed so far.
+  const std::string& output() const { return output_; }
+  const std::string& errors() const { return errors_; }
+
+ private:
+  // Reads what there is, waiting at most so long. False: it has ended and all
+  // has been read.
+  bool pump(std::chrono::milliseconds limit);
+
+  pid_t process_ = -1;
+  int status_ = -1;
+  net::Fd out_;
+  net::Fd err_;
+  net::Fd pidfd_;
+  std::string output_;
+  std::string errors_;
+};
+
+}  // namespace testing

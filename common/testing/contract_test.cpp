@@ -1,0 +1,416 @@
+// Every promise of the contract (contract.hpp), one test case each, compiled
+// against every chapter. A promise that the chapter is expected to break must
+// be broken: its test case fails if the server keeps it.
+
+#include "common/testing/contract.hpp"
+
+#include <doctest/doctest.h>
+
+#include <atomic>
+#include <chrono>
+#include <csignal>
+#include <exception>
+#include <stdexcept>
+#include <string>
+#include <thread>
+#include <vector>
+
+#include "chapters/server.hpp"
+#include "common/testing/client.hpp"
+#include "common/testing/process.hpp"
+#include "common/testing/running_server.hpp"
+#include "common/testing/sanitizer.hpp"
+
+using namespace std::chrono_literals;
+using testing::Client;
+using testing::RunningServer;
+
+namespace {
+
+constexpr std::string_view chapter = CHAPTER;
+
+constexpr const char* text(std::string_view id) {
+  for (const testing::Promise& promise : testing::promises) {
+    if (promise.id == id) return promise.text.data();
+  }
+  throw std::logic_error("no such promise");
+}
+
+constexpr bool breaks(std::string_view id) {
+  return testing::is_expected_failure(chapter, id);
+}
+
+// A broken promise is one that a client sees: it throws. A server that ends
+// or leaks is no broken promise but a failure, in every chapter.
+void keep_or_break(std::string_view id, void (*promise)()) {
+  if (!breaks(id)) return promise();
+  CHECK_THROWS_AS_MESSAGE(promise(), std::exception,
+                          "a promise that should be broken is kept");
+}
+
+#define PROMISE_NAMED(id, name)                    \
+  static void name();                              \
+  TEST_CASE(text(id)) { keep_or_break(id, name); } \
+  static void name()
+#define PROMISE(id) PROMISE_NAMED(id, DOCTEST_ANONYMOUS(promise_))
+
+// How long a client waits for its answer. Where the answer is expected never
+// to come, a short wait says so as well as a long one.
+std::chrono::milliseconds patience(std::string_view id) {
+  return breaks(id) ? 500ms : 30s;
+}
+
+std::size_t at_once() {
+  for (const testing::Capacity& capacity : testing::capacities) {
+    if (capacity.chapter == chapter) return capacity.at_once;
+  }
+  throw std::logic_error("no capacity known");
+}
+
+// As many clients as wanted, or as the machine and the build allow.
+std::size_t shrink(std::size_t wanted) {
+  const std::size_t limit = testing::raise_descriptor_limit() - 50;
+  const std::size_t most =
+      testing::sanitized ? std::min<std::size_t>(limit, 1500) : limit;
+  if (wanted <= most) return wanted;
+  MESSAGE("only " << most << " clients instead of " << wanted);
+  return most;
+}
+
+// Wakeups of the server in a while without work.
+std::uint64_t wakeups(const RunningServer& server,
+                      std::chrono::milliseconds in) {
+  const std::uint64_t before = testing::voluntary_switches(server.pid());
+  std::this_thread::sleep_for(in);
+  return testing::voluntary_switches(server.pid()) - before;
+}
+
+// The descriptors a chapter can have clients on, at the same time, in a test
+// that does not want many.
+std::size_t a_few() { return std::min<std::size_t>(at_once(), 4); }
+
+// 64 MiB is more than the kernel takes from a client whose server does not
+// read: both sides' buffers together hold some ten MiB.
+constexpr std::size_t more_than_fits = 64 << 20;
+
+// Throws unless the client is served.
+void serve_one(Client& client) {
+  if (client.echo("hello") != "hello") throw std::runtime_error("wrong bytes");
+}
+
+std::string exchange_in_pieces(Client& client, const std::string& bytes) {
+  std::string back;
+  for (std::size_t at = 0, size = 1; at < bytes.size(); ++size) {
+    const std::string piece = bytes.substr(at, size);
+    client.send(piece);
+    at += piece.size();
+    if (size % 3 == 0) back += client.receive(at - back.size());
+  }
+  return back + client.receive(bytes.size() - back.size());
+}
+
+}  // namespace
+
+PROMISE("1a") {
+  const RunningServer server(serve);
+  Client client(server.address());
+  for (const std::size_t size :
+       {1UL, 2UL, 4095UL, 4096UL, 4097UL, 65536UL, 1UL << 20, 64UL << 20}) {
+    const std::string bytes = testing::pattern(size);
+    const bool unchanged = client.exchange(bytes) == bytes;
+    CHECK_MESSAGE(unchanged, size << " bytes");
+  }
+}
+
+PROMISE("1b") {
+  const RunningServer server(serve);
+  Client client(server.address());
+  const std::string bytes = testing::pattern(20000);
+  const bool unchanged = exchange_in_pieces(client, bytes) == bytes;
+  CHECK(unchanged);
+}
+
+PROMISE("2a") {
+  const RunningServer server(serve);
+  const Client silent(server.address());
+  Client client(server.address(), patience("2a"));
+  serve_one(client);
+}
+
+PROMISE("2b") {
+  const RunningServer server(serve);
+  for (int burst = 0; burst < 3; ++burst) {
+    for (Client& client : testing::connect_clients(server.address(), 300)) {
+      serve_one(client);
+      client.close();
+    }
+  }
+}
+
+PROMISE("2c") {
+  const RunningServer server(serve);
+  for (Client& client :
+       testing::connect_clients(server.address(), shrink(1100))) {
+    serve_one(client);
+    client.close();
+  }
+}
+
+PROMISE("2d") {
+  const RunningServer server(serve);
+  const std::size_t wanted = at_once() == 1 ? 2 : at_once();
+  auto clients = testing::connect_clients(server.address(), shrink(wanted),
+                                          patience("2d"));
+  testing::echo_all(clients);
+  testing::echo_all(clients);
+}
+
+PROMISE("3a") {
+  const RunningServer server(serve);
+  Client client(server.address());
+  const std::string bytes = testing::pattern(1 << 20);
+  std::thread sender([&] {
+    client.send(bytes);
+    client.finish();
+  });
+  const std::string back = client.receive_all();
+  sender.join();
+  const bool unchanged = back == bytes;
+  CHECK(unchanged);
+}
+
+PROMISE("3b") {
+  const RunningServer server(serve);
+  for (std::size_t size = 1; size < 100'000; size = size * 3 + 1) {
+    Client client(server.address());
+    const std::string bytes = testing::pattern(size);
+    // Stopped, the server finds the bytes and the FIN together.
+    server.signal(SIGSTOP);
+    testing::wait_until("stopped",
+                        [&] { return testing::state(server.pid()) == 'T'; });
+    client.send(bytes);
+    client.finish();
+    server.signal(SIGCONT);
+    const bool unchanged = client.receive_all() == bytes;
+    CHECK_MESSAGE(unchanged, size << " bytes");
+  }
+}
+
+PROMISE("4a") {
+  const RunningServer server(serve);
+  Client client(server.address());
+  serve_one(client);
+  const std::uint64_t before = testing::resident_bytes(server.pid());
+  const std::size_t sent = client.send_until_full(more_than_fits, 300ms);
+  REQUIRE(sent < more_than_fits);
+  testing::wait_until_settled(server.pid());
+  const std::uint64_t after = testing::resident_bytes(server.pid());
+  // AddressSanitizer keeps what is freed for a while.
+  CHECK(after < before + (testing::sanitized ? 300 << 20 : 1 << 20));
+  // A probe of the closed window may wake it; a spin would wake it thousands
+  // of times.
+  const auto cpu = testing::cpu_time(server.pid());
+  CHECK(wakeups(server, 300ms) <= 3);
+  CHECK(testing::cpu_time(server.pid()) < cpu + 10ms);
+}
+
+PROMISE("4b") {
+  const RunningServer server(serve);
+  Client full(server.address());
+  REQUIRE(full.send_until_full(more_than_fits, 300ms) < more_than_fits);
+  Client client(server.address(), patience("4b"));
+  serve_one(client);
+}
+
+PROMISE("4c") {
+  const RunningServer server(serve);
+  Client client(server.address());
+  const std::size_t sent = client.send_until_full(more_than_fits, 300ms);
+  const bool unchanged =
+      client.receive(sent) == testing::pattern(more_than_fits).substr(0, sent);
+  CHECK(unchanged);
+  serve_one(client);
+}
+
+PROMISE("4d") {
+  const RunningServer server(serve);
+  const std::string bytes = testing::pattern(1 << 20);
+  std::atomic<bool> enough = false;
+  std::atomic<int> flooding = 0;
+  const auto flood = [&] {
+    Client client(server.address(), patience("4d"));
+    try {
+      for (; !enough; ++flooding) {
+        if (client.exchange(bytes) != bytes) return;
+      }
+    } catch (const testing::TimedOut&) {
+      ++flooding;
+    }
+  };
+  std::vector<std::thread> floods;
+  for (int i = 0; i < 2; ++i) floods.emplace_back(flood);
+  std::exception_ptr broken;
+  try {
+    testing::wait_until("both are flooding", [&] { return flooding >= 2; });
+    Client third(server.address(), patience("4d"));
+    for (int i = 0; i < 50; ++i) serve_one(third);
+  } catch (const std::exception&) {
+    broken = std::current_exception();
+  }
+  enough = true;
+  for (std::thread& thread : floods) thread.join();
+  if (broken) std::rethrow_exception(broken);
+}
+
+PROMISE("5a") {
+  const RunningServer server(serve);
+  for (const bool unread : {false, true}) {
+    Client rude(server.address());
+    serve_one(rude);
+    Client polite(server.address());
+    if (unread) rude.send(testing::pattern(100'000));
+    rude.reset();
+    serve_one(polite);
+    polite.close();
+  }
+}
+
+// It goes on sending into a connection whose other end has been closed: the
+// first answer is met by a reset, the next send would raise SIGPIPE.
+PROMISE("5b") {
+  const RunningServer server(serve);
+  for (int i = 0; i < 50; ++i) {
+    Client rude(server.address());
+    rude.send(testing::pattern(200'000));
+    rude.close();
+  }
+  Client polite(server.address());
+  serve_one(polite);
+}
+
+PROMISE("6a") {
+  const RunningServer server(serve);
+  auto served = testing::connect_clients(server.address(), a_few());
+  testing::echo_all(served);
+  server.limit_descriptors(testing::open_descriptors(server.pid()));
+  auto waiting = testing::connect_clients(server.address(), 3);
+  for (Client& client : waiting) client.send("waited");
+  testing::echo_all(served);
+  // Every 100 ms at most, it may look whether there is room.
+  CHECK(wakeups(server, 500ms) <= 10);
+  testing::echo_all(served);
+  for (Client& client : waiting) {
+    served.front().close();
+    served.erase(served.begin());
+    CHECK(client.receive(6) == "waited");
+    served.push_back(std::move(client));
+  }
+  testing::echo_all(served);
+}
+
+PROMISE("6b") {
+  const RunningServer server(serve);
+  testing::wait_until_settled(server.pid());
+  const std::size_t used = testing::open_descriptors(server.pid());
+  server.limit_descriptors(used);
+  Client client(server.address());
+  client.send("waited");
+  CHECK(wakeups(server, 500ms) <= 10);
+  server.limit_descriptors(used + 10);
+  CHECK(client.receive(6) == "waited");
+}
+
+PROMISE("6c") {
+  RunningServer server(serve);
+  testing::wait_until_settled(server.pid());
+  server.limit_descriptors(testing::open_descriptors(server.pid()));
+  const Client client(server.address());
+  CHECK(server.stop().clean);
+}
+
+PROMISE("7a") {
+  const RunningServer server(serve);
+  testing::wait_until_settled(server.pid());
+  const std::size_t before = testing::open_descriptors(server.pid());
+  for (int i = 0; i < 500; ++i) {
+    Client client(server.address());
+    serve_one(client);
+    if (i % 2 == 0) client.reset();
+  }
+  testing::wait_until("all descriptors are back", [&] {
+    return testing::open_descriptors(server.pid()) == before;
+  });
+}
+
+PROMISE("7b") {
+  const RunningServer server(serve);
+  testing::wait_until_settled(server.pid());
+  CHECK(wakeups(server, 300ms) == 0);
+  auto clients = testing::connect_clients(server.address(), a_few());
+  testing::echo_all(clients);
+  testing::wait_until_settled(server.pid());
+  const auto cpu = testing::cpu_time(server.pid());
+  CHECK(wakeups(server, 500ms) == 0);
+  CHECK(testing::cpu_time(server.pid()) == cpu);
+}
+
+PROMISE("8a") {
+  const RunningServer server(serve);
+  auto clients = testing::connect_clients(server.address(), a_few());
+  testing::echo_all(clients);
+  for (int i = 0; i < 20; ++i) {
+    testing::wait_until_settled(server.pid(), 1ms);
+    server.signal(SIGSTOP);
+    testing::wait_until("stopped",
+                        [&] { return testing::state(server.pid()) == 'T'; });
+    server.signal(SIGCONT);
+    testing::echo_all(clients);
+  }
+}
+
+PROMISE("8b") {
+  const RunningServer server(serve);
+  Client client(server.address());
+  std::atomic<bool> enough = false;
+  std::thread interrupter([&] {
+    while (!enough) {
+      server.signal(SIGUSR1);
+      std::this_thread::sleep_for(100us);
+    }
+  });
+  const std::string bytes = testing::pattern(8 << 20);
+  bool unchanged = false;
+  std::exception_ptr broken;
+  try {
+    unchanged = client.exchange(bytes) == bytes;
+  } catch (const std::exception&) {
+    broken = std::current_exception();
+  }
+  enough = true;
+  interrupter.join();
+  if (broken) std::rethrow_exception(broken);
+  CHECK(unchanged);
+}
+
+PROMISE("9") {
+  if (at_once() == 1) {
+    MESSAGE("one client at a time: there is no slope to measure");
+    return;
+  }
+  const RunningServer server(serve);
+  auto clients = testing::connect_clients(server.address(), 100);
+  testing::echo_all(clients);
+  testing::wait_until_settled(server.pid());
+  const std::uint64_t before = testing::resident_bytes(server.pid());
+  const std::size_t more =
+      shrink(std::min<std::size_t>(at_once(), 5000)) - clients.size();
+  auto others = testing::connect_clients(server.address(), more);
+  testing::echo_all(others);
+  testing::wait_until_settled(server.pid());
+  const std::uint64_t after = testing::resident_bytes(server.pid());
+  const double slope =
+      static_cast<double>(after - before) / static_cast<double>(more);
+  MESSAGE(slope << " bytes an idle client, from 100 to " << 100 + more);
+  // A sanitizer keeps its own books of every allocation.
+  CHECK(slope < (testing::sanitized ? 16384 : 512));
+}
