@@ -29,7 +29,7 @@ inline constexpr std::array promises{
     Promise{"4c", "a client that reads late has lost nothing"},
     Promise{"4d", "two clients flooding the server do not stall a third"},
     Promise{"5a", "a reset ends that client alone"},
-    Promise{"5b", "a client that leaves without its answers ends alone"},
+    Promise{"5b", "an answer nobody can take any more ends that client alone"},
     Promise{"6a", "out of descriptors nobody is lost and nothing spins"},
     Promise{"6b",
             "a server that cannot open one descriptor rests, then serves"},
