@@ -48,23 +48,40 @@ bool leaked_memory() {
 
 void do_nothing(int) {}
 
-int run_child(const std::function<void(net::Fd)>& serve, net::Fd listener) {
+constexpr int listener_number = 3;
+
+// Leaves the child 0, 1, 2 and the listener; returns how many descriptors it
+// has but for the listener. Closing `ready` comes last: from then on the parent
+// may send signals and lower limits.
+std::size_t prepare(net::Fd listener, net::Fd ready) {
   struct sigaction action {};
   action.sa_handler = do_nothing;
   net::check(::sigaction(SIGUSR1, &action, nullptr), "sigaction");
-  constexpr int first_free = 3;
-  net::check(::dup2(listener.release(), first_free), "dup2");
-  net::check(::syscall(SYS_close_range, first_free + 1, ~0U, 0), "close_range");
+  constexpr int last = listener_number + 1;
+  net::check(::dup2(listener.release(), listener_number), "dup2");
+  net::check(::dup2(ready.release(), last), "dup2");
+  net::check(::syscall(SYS_close_range, last + 1, ~0U, 0), "close_range");
   // What the test has freed would hide what the server takes.
   ::malloc_trim(0);
-  const std::size_t before = open_descriptors(::getpid()) - 1;
+  const std::size_t open = open_descriptors(::getpid());
+  ::close(last);
+  return open - 2;
+}
+
+// Nothing may leave it but its result: in the child, the caller is a copy of
+// the test program, which would go on with the next test case.
+int run_child(const std::function<void(net::Fd)>& serve, net::Fd listener,
+              net::Fd ready) {
   try {
-    serve(net::Fd(first_free));
+    const std::size_t others = prepare(std::move(listener), std::move(ready));
+    serve(net::Fd(listener_number));
+    if (open_descriptors(::getpid()) != others) return LeakedFd;
   } catch (const std::exception& error) {
     std::fprintf(stderr, "server: %s\n", error.what());
     return Threw;
+  } catch (...) {
+    return Threw;
   }
-  if (open_descriptors(::getpid()) != before) return LeakedFd;
   return leaked_memory() ? LeakedMemory : Clean;
 }
 
@@ -107,9 +124,9 @@ RunningServer::RunningServer(const std::function<void(net::Fd)>& serve,
   process_ = net::check(::fork(), "fork");
   if (process_ == 0) {
     ::prctl(PR_SET_PDEATHSIG, SIGKILL);
-    ::_exit(run_child(serve, std::move(listener_)));
+    ::_exit(run_child(serve, std::move(listener_), std::move(write_end)));
   }
-  // The child closes its copy when it is ready for signals: end of file here.
+  // The child closes its copy when it is ready: end of file here.
   write_end = net::Fd();
   char nothing = 0;
   net::check(::read(read_end.get(), &nothing, 1), "read");
