@@ -1,0 +1,168 @@
+# One function for each kind of target. Leaf CMakeLists.txt files only list.
+
+set(warnings -Wall -Wextra -Wpedantic -Wshadow -Wconversion -Wsign-conversion
+             -Werror)
+
+# A library of the house; the public include root is the repository.
+function(tutorial_library name)
+  add_library(${name} STATIC ${ARGN})
+  target_include_directories(${name} PUBLIC ${PROJECT_SOURCE_DIR})
+  target_compile_options(${name} PRIVATE ${warnings})
+endfunction()
+
+# tutorial_program(NAME source... LINK library...)
+function(tutorial_program name)
+  cmake_parse_arguments(PARSE_ARGV 1 arg "" "" "LINK")
+  add_executable(${name} ${arg_UNPARSED_ARGUMENTS})
+  target_link_libraries(${name} PRIVATE ${arg_LINK} common)
+  target_compile_options(${name} PRIVATE ${warnings})
+endfunction()
+
+# tutorial_test(NAME source... LINK library... LABEL label): a doctest program
+# and its ctest entry. Whoever hangs is told apart from whoever is slow: at its
+# deadline the runner names the system call and the descriptor it sits in.
+function(tutorial_test name)
+  cmake_parse_arguments(PARSE_ARGV 1 arg "" "LABEL;SECONDS" "LINK")
+  tutorial_program(${name} ${arg_UNPARSED_ARGUMENTS}
+                   LINK ${arg_LINK} testing doctest_main)
+  if(NOT arg_SECONDS)
+    set(arg_SECONDS 120)
+  endif()
+  add_test(NAME ${name} COMMAND deadline --seconds ${arg_SECONDS}
+                                $<TARGET_FILE:${name}>)
+  set_tests_properties(${name} PROPERTIES LABELS "${arg_LABEL}")
+endfunction()
+
+# tutorial_chapter(): the chapter in this folder, with its program, its tests,
+# its facts and the contract compiled against it.
+function(tutorial_chapter)
+  get_filename_component(name ${CMAKE_CURRENT_SOURCE_DIR} NAME)
+  set(chapters ${PROJECT_SOURCE_DIR}/chapters)
+  tutorial_library(${name}-server server.cpp)
+  target_link_libraries(${name}-server PUBLIC common)
+  tutorial_program(${name} ${chapters}/main.cpp LINK ${name}-server)
+  tutorial_test(${name}-test test.cpp LINK ${name}-server LABEL chapter)
+  target_compile_definitions(${name}-test
+                             PRIVATE PROGRAM="$<TARGET_FILE:${name}>")
+  add_dependencies(${name}-test ${name})
+  tutorial_test(${name}-facts facts_test.cpp LABEL facts)
+  tutorial_test(${name}-contract
+                ${PROJECT_SOURCE_DIR}/common/testing/contract_test.cpp
+                LINK ${name}-server LABEL contract SECONDS 300)
+  target_compile_definitions(${name}-contract PRIVATE CHAPTER="${name}")
+endfunction()
+
+# The test of an exercise as a program that finds <NAME.hpp> in the folder.
+function(tutorial_answer target name folder)
+  tutorial_program(${target} ${name}_test.cpp LINK testing doctest_main)
+  target_include_directories(${target} BEFORE PRIVATE ${folder})
+endfunction()
+
+# tutorial_exercise(NAME WRONG belief... VARIANTS name... [PROGRAM name]
+#                   [SECONDS n] [REPAIR]): one test and all who take it.
+#   exercise-NAME, check-NAME   the learner's file; built on request only
+#   solution-NAME               also built as a server program PROGRAM
+#   starter-NAME, wrong-NAME.b, variant-NAME.v, exercise-files-CHAPTER
+#                               the author's; with TUTORIAL_AUTHOR only
+# REPAIR: the starter is a program with a fault, not one with gaps.
+function(tutorial_exercise name)
+  cmake_parse_arguments(PARSE_ARGV 1 arg "REPAIR" "PROGRAM;SECONDS"
+                        "WRONG;VARIANTS")
+  get_filename_component(chapter ${CMAKE_CURRENT_SOURCE_DIR} NAME)
+  set(solutions ${PROJECT_SOURCE_DIR}/solutions/${chapter})
+  if(NOT arg_SECONDS)
+    set(arg_SECONDS 20)
+  endif()
+  set(limit $<TARGET_FILE:deadline> --seconds ${arg_SECONDS})
+
+  # The only glob of this build. A learner's file appears in my/ long after
+  # the configuration, and no list in the repository can name it.
+  file(GLOB folder CONFIGURE_DEPENDS
+       ${PROJECT_SOURCE_DIR}/my/${chapter}/${name}.hpp)
+  if(folder)
+    set(folder ${PROJECT_SOURCE_DIR}/my/${chapter})
+  else()
+    set(folder ${CMAKE_CURRENT_SOURCE_DIR})
+  endif()
+  tutorial_answer(exercise-${name} ${name} ${folder})
+  target_compile_options(exercise-${name} PRIVATE -Wno-unused-parameter)
+  set_target_properties(exercise-${name} PROPERTIES EXCLUDE_FROM_ALL ON)
+  add_custom_target(
+    check-${name}
+    COMMAND ${limit} $<TARGET_FILE:exercise-${name}> --no-version
+    COMMAND ${CMAKE_COMMAND} -E echo
+            "Done. Next: read solutions/${chapter}/${name}.md"
+    DEPENDS exercise-${name} deadline
+    COMMENT "Checking ${folder}/${name}.hpp"
+    USES_TERMINAL VERBATIM)
+
+  tutorial_answer(solution-${name} ${name} ${solutions})
+  add_test(NAME solution-${name}
+           COMMAND ${limit} $<TARGET_FILE:solution-${name}>)
+  set_tests_properties(solution-${name} PROPERTIES LABELS solution)
+  if(arg_PROGRAM)
+    set(source ${CMAKE_CURRENT_BINARY_DIR}/${name}.cpp)
+    file(CONFIGURE OUTPUT ${source} CONTENT "#include <${name}.hpp>\n")
+    tutorial_program(${arg_PROGRAM} ${PROJECT_SOURCE_DIR}/chapters/main.cpp
+                     ${source})
+    target_include_directories(${arg_PROGRAM} PRIVATE ${solutions})
+  endif()
+  if(TUTORIAL_AUTHOR)
+    tutorial_author_exercise()
+  endif()
+endfunction()
+
+# The author's half of tutorial_exercise, in its scope.
+macro(tutorial_author_exercise)
+  set(starter starter)
+  if(arg_REPAIR)
+    set(starter repair)
+  endif()
+  tutorial_answer(starter-${name} ${name} ${CMAKE_CURRENT_SOURCE_DIR})
+  target_compile_options(starter-${name} PRIVATE -Wno-unused-parameter)
+  add_test(NAME starter-${name}
+           COMMAND judge ${starter} ${CMAKE_CURRENT_SOURCE_DIR}/${name}.hpp
+                   ${limit} $<TARGET_FILE:starter-${name}>)
+  set_tests_properties(starter-${name} PROPERTIES LABELS author)
+  foreach(belief IN LISTS arg_WRONG)
+    tutorial_one_answer(wrong ${belief})
+    add_test(NAME wrong-${name}.${belief}
+             COMMAND judge wrong ${solutions}/wrong/${name}.${belief}.hpp
+                     ${limit} $<TARGET_FILE:wrong-${name}.${belief}>)
+    set_tests_properties(wrong-${name}.${belief} PROPERTIES LABELS author)
+  endforeach()
+  foreach(variant IN LISTS arg_VARIANTS)
+    tutorial_one_answer(variant ${variant})
+    add_test(NAME variant-${name}.${variant}
+             COMMAND ${limit} $<TARGET_FILE:variant-${name}.${variant}>)
+    set_tests_properties(variant-${name}.${variant} PROPERTIES LABELS author)
+  endforeach()
+  get_property(listed DIRECTORY PROPERTY tutorial_exercises)
+  if(NOT listed)
+    cmake_language(DEFER CALL tutorial_exercise_files)
+  endif()
+  string(JOIN "," wrong ${arg_WRONG})
+  string(JOIN "," variants ${arg_VARIANTS})
+  set_property(DIRECTORY APPEND PROPERTY tutorial_exercises
+                                         "${name}:${wrong}:${variants}")
+endmacro()
+
+# wrong/NAME.which.hpp or variants/NAME.which.hpp under the name that the test
+# includes. Not optimised: these run once, and there are many to build.
+macro(tutorial_one_answer kind which)
+  set(wrapper ${CMAKE_CURRENT_BINARY_DIR}/${kind}/${name}.${which})
+  string(REPLACE variant variants source ${kind})
+  file(CONFIGURE OUTPUT ${wrapper}/${name}.hpp CONTENT
+       "#include \"${solutions}/${source}/${name}.${which}.hpp\"\n")
+  tutorial_answer(${kind}-${name}.${which} ${name} ${wrapper})
+  target_compile_options(${kind}-${name}.${which} PRIVATE -O0 -g0)
+endmacro()
+
+function(tutorial_exercise_files)
+  get_filename_component(chapter ${CMAKE_CURRENT_SOURCE_DIR} NAME)
+  get_property(exercises DIRECTORY PROPERTY tutorial_exercises)
+  add_test(NAME exercise-files-${chapter}
+           COMMAND judge files ${CMAKE_CURRENT_SOURCE_DIR}
+                   ${PROJECT_SOURCE_DIR}/solutions/${chapter} ${exercises})
+  set_tests_properties(exercise-files-${chapter} PROPERTIES LABELS author)
+endfunction()

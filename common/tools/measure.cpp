@@ -1,0 +1,431 @@
+#include "common/tools/measure.hpp"
+
+#include <netinet/in.h>
+#include <sys/epoll.h>
+#include <sys/resource.h>
+#include <sys/socket.h>
+
+#include <algorithm>
+#include <array>
+#include <cerrno>
+#include <charconv>
+#include <chrono>
+#include <cstdlib>
+#include <filesystem>
+#include <string_view>
+#include <utility>
+
+#include "common/error.hpp"
+#include "common/fd.hpp"
+#include "common/socket.hpp"
+#include "common/testing/child_process.hpp"
+#include "common/testing/client.hpp"
+#include "common/testing/process.hpp"
+#include "common/testing/whereabouts.hpp"
+#include "common/tools/load.hpp"
+
+namespace net {
+namespace {
+
+using namespace std::chrono_literals;
+using std::chrono::milliseconds;
+using testing::Client;
+using testing::Clock;
+
+// A step on which nothing moves for so long has failed.
+constexpr milliseconds patience = 20s;
+
+// A server that does nothing for so long will do nothing until it is asked.
+constexpr milliseconds calm = 100ms;
+
+struct Running {
+  pid_t process;
+  Address address;
+};
+
+std::uint16_t port_of(const Address& address) {
+  const auto* v4 = reinterpret_cast<const sockaddr_in*>(address.get());
+  return ntohs(v4->sin_port);
+}
+
+// Why a measurement has ended, with all that is known of the server.
+ServerFailed failure(const std::string& program, const std::string& why,
+                     const std::string& more) {
+  return ServerFailed(program_name(program) + ": " + why + '\n' + more);
+}
+
+// Runs a body beside the program; what either gets wrong is ServerFailed.
+void with_server(const std::string& program,
+                 const std::function<void(const Running&)>& body) try {
+  testing::ChildProcess child({program, "--port", "0"});
+  std::string why;
+  try {
+    body({child.pid(), child.wait_until_listening(patience)});
+    return;
+  } catch (const std::exception& error) {
+    why = error.what();
+  }
+  std::string more;
+  try {
+    more = "it has ended with status " + std::to_string(child.wait(calm)) +
+           '\n' + child.errors();
+  } catch (const testing::TimedOut&) {
+    more = testing::whereabouts(child.pid());
+  }
+  throw failure(program, why, more);
+} catch (const std::system_error& error) {
+  throw failure(program, error.what(), "");  // it could not be started
+}
+
+// Knows how long a process has done nothing, in any of its threads. A server
+// that only waits for a turn on a busy machine is not taken for an idle one.
+class Quiet {
+ public:
+  explicit Quiet(pid_t process) : process_(process) {}
+
+  // To be asked again and again.
+  bool lasts(milliseconds limit) {
+    const auto cpu = testing::cpu_time(process_);
+    if (cpu != cpu_ || !all_asleep()) restart();
+    cpu_ = cpu;
+    return Clock::now() - since_ >= limit;
+  }
+  void restart() { since_ = Clock::now(); }
+
+ private:
+  bool all_asleep() const try {
+    if (testing::state(process_) == 'Z') throw std::runtime_error("it is dead");
+    const std::filesystem::directory_iterator threads(
+        "/proc/" + std::to_string(process_) + "/task");
+    return std::all_of(begin(threads), end(threads), [](const auto& thread) {
+      const std::string number = thread.path().filename();
+      return testing::state(std::atoi(number.c_str())) == 'S';
+    });
+  } catch (const std::system_error&) {
+    return false;  // a thread has ended while we looked
+  }
+
+  pid_t process_;
+  std::chrono::nanoseconds cpu_{-1};
+  Clock::time_point since_ = Clock::now();
+};
+
+void wait_until_quiet(pid_t process) {
+  Quiet quiet(process);
+  testing::wait_until(
+      "the server rests", [&] { return quiet.lasts(20ms); }, patience);
+}
+
+// Many connections that each send one message, wait for it to come back and
+// stay. Some may wait for ever, and some may be turned away.
+class Crowd {
+ public:
+  explicit Crowd(const Running& server)
+      : server_(server),
+        epoll_(check(::epoll_create1(EPOLL_CLOEXEC), "epoll_create1")) {}
+
+  // Lets so many more come. Returns when each has its answer or has been
+  // turned away, or when the server rests and leaves the others waiting.
+  // Throws testing::TimedOut.
+  void grow(std::size_t by, const Progress& progress = {});
+
+  // The same, but all must be served.
+  void grow_served(std::size_t by, const Progress& progress = {});
+
+  std::size_t served() const { return served_; }
+  std::size_t turned_away() const { return turned_away_; }
+
+ private:
+  enum class State { connecting, waiting, served, turned_away };
+  struct Member {
+    Fd fd;
+    State state;
+    std::size_t received;
+  };
+
+  static constexpr std::string_view message = "one message, then silence\n";
+  // More might overflow the listener's queue and wait a second for a SYN.
+  static constexpr std::size_t connecting_at_once = 100;
+
+  void connect_more();
+  void attend(Member& member);
+  void speak(Member& member);
+  void listen(Member& member);
+  void turn_away(Member& member);
+  void watch(int operation, std::size_t number, std::uint32_t events);
+
+  Running server_;
+  Fd epoll_;
+  std::vector<Member> members_;
+  std::size_t wanted_ = 0;
+  std::size_t connecting_ = 0;
+  std::size_t served_ = 0;
+  std::size_t turned_away_ = 0;
+};
+
+void Crowd::grow(std::size_t by, const Progress& progress) {
+  wanted_ += by;
+  members_.reserve(wanted_);
+  Quiet quiet(server_.process);
+  auto moved = Clock::now();
+  while (served_ + turned_away_ < wanted_) {
+    connect_more();
+    std::array<epoll_event, 256> events{};
+    const int n = ::epoll_wait(epoll_.get(), events.data(),
+                               static_cast<int>(events.size()), 20);
+    if (n < 0 && errno != EINTR) throw_errno("epoll_wait");
+    for (int i = 0; i < n; ++i) {
+      attend(members_[events[static_cast<std::size_t>(i)].data.u64]);
+    }
+    if (progress) progress(served_, wanted_);
+    if (n > 0) {
+      quiet.restart();
+      moved = Clock::now();
+    } else if (quiet.lasts(connecting_ > 0 ? 3s : 2 * calm)) {
+      return;  // a connection may need a second for its next try
+    } else if (Clock::now() - moved > patience) {
+      throw testing::TimedOut("it works, but answers nobody");
+    }
+  }
+}
+
+void Crowd::grow_served(std::size_t by, const Progress& progress) {
+  grow(by, progress);
+  if (served_ == wanted_) return;
+  throw std::runtime_error(std::to_string(served_) + " of " +
+                           std::to_string(wanted_) +
+                           " clients served at the same time");
+}
+
+void Crowd::connect_more() {
+  while (members_.size() < wanted_ && connecting_ < connecting_at_once) {
+    Fd fd(check(::socket(server_.address.get()->sa_family,
+                         SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0),
+                "socket"));
+    const int n =
+        ::connect(fd.get(), server_.address.get(), server_.address.length);
+    if (n < 0 && errno != EINPROGRESS) {
+      throw_errno("connect", server_.address.text());
+    }
+    members_.push_back({std::move(fd), State::connecting, 0});
+    ++connecting_;
+    watch(EPOLL_CTL_ADD, members_.size() - 1, EPOLLOUT);
+  }
+}
+
+void Crowd::attend(Member& member) {
+  member.state == State::connecting ? speak(member) : listen(member);
+}
+
+void Crowd::speak(Member& member) {
+  --connecting_;
+  member.state = State::waiting;
+  // Connecting may have failed: send says so.
+  const ssize_t n =
+      ::send(member.fd.get(), message.data(), message.size(), MSG_NOSIGNAL);
+  if (n != static_cast<ssize_t>(message.size())) {
+    turn_away(member);
+    return;
+  }
+  watch(EPOLL_CTL_MOD, static_cast<std::size_t>(&member - members_.data()),
+        EPOLLIN);
+}
+
+void Crowd::listen(Member& member) {
+  std::array<char, message.size() + 1> block{};
+  const ssize_t n = ::recv(member.fd.get(), block.data(), block.size(), 0);
+  if (n < 0 && (errno == EAGAIN || errno == EINTR)) return;
+  if (n <= 0) {
+    turn_away(member);
+    return;
+  }
+  const std::string_view got(block.data(), static_cast<std::size_t>(n));
+  if (!message.substr(member.received).starts_with(got)) {
+    throw std::runtime_error("a client got back what it has not sent");
+  }
+  member.received += got.size();
+  if (member.received < message.size()) return;
+  member.state = State::served;
+  ++served_;
+}
+
+void Crowd::turn_away(Member& member) {
+  if (member.state == State::served) --served_;
+  member.state = State::turned_away;
+  member.fd = Fd();
+  ++turned_away_;
+}
+
+void Crowd::watch(int operation, std::size_t number, std::uint32_t events) {
+  epoll_event event{};
+  event.events = events;
+  event.data.u64 = number;
+  check(::epoll_ctl(epoll_.get(), operation, members_[number].fd.get(), &event),
+        "epoll_ctl");
+}
+
+// The call in a line such as "thread 12 asleep in recvfrom on descriptor 4".
+std::string call_in(const std::string& whereabouts) {
+  constexpr std::string_view prefix = "asleep in ";
+  const std::string line = whereabouts.substr(0, whereabouts.find('\n'));
+  const std::size_t start = line.find(prefix);
+  if (start == std::string::npos) return {};
+  const std::string rest = line.substr(start + prefix.size());
+  return rest.substr(0, rest.find(' '));
+}
+
+Address address_in(const std::string& line) {
+  const std::size_t colon = line.rfind(':');
+  std::uint16_t port = 0;
+  if (!line.starts_with("listening on ") || colon == std::string::npos) {
+    throw std::runtime_error("expected 'listening on', got '" + line + "'");
+  }
+  std::from_chars(line.data() + colon + 1, line.data() + line.size(), port);
+  return resolve("127.0.0.1", port);
+}
+
+RequestCalls count(CallCounter& counter, std::size_t clients,
+                   std::size_t rounds) {
+  const Address address = address_in(counter.read_line(patience));
+  auto crowd = testing::connect_clients(address, clients, patience);
+  testing::echo_all(crowd);
+  wait_until_quiet(counter.pid());
+  counter.reset();
+  for (std::size_t i = 0; i < rounds; ++i) testing::echo_all(crowd);
+  wait_until_quiet(counter.pid());
+  return {counter.refused(), clients * rounds, counter.counts()};
+}
+
+// User and system time of a server for so many echoes to one client.
+std::chrono::nanoseconds cpu_of_echoes(const Running& server, Client& client,
+                                       std::size_t echoes) {
+  const std::string request(64, 'x');
+  client.echo(request);
+  const auto before = testing::cpu_time(server.process);
+  for (std::size_t i = 0; i < echoes; ++i) client.echo(request);
+  return testing::cpu_time(server.process) - before;
+}
+
+// Of the children that have ended and been waited for, in all their threads.
+std::int64_t switches_of_children() {
+  rusage usage{};
+  check(::getrusage(RUSAGE_CHILDREN, &usage), "getrusage");
+  return usage.ru_nvcsw;
+}
+
+}  // namespace
+
+SecondClient second_client(const std::string& program) {
+  SecondClient result{};
+  with_server(program, [&](const Running& server) {
+    Client first(server.address, patience);
+    first.echo("then silence");
+    Crowd second(server);
+    second.grow(1);
+    wait_until_quiet(server.process);
+    result = {second.served() == 1,
+              call_in(testing::whereabouts(server.process))};
+  });
+  return result;
+}
+
+AtOnce served_at_once(const std::string& program, std::size_t clients,
+                      const Progress& progress) {
+  AtOnce result{};
+  with_server(program, [&](const Running& server) {
+    Crowd crowd(server);
+    crowd.grow(clients, progress);
+    result = {clients, crowd.served(), crowd.turned_away()};
+  });
+  return result;
+}
+
+double RequestCalls::each() const {
+  std::uint64_t sum = 0;
+  for (const CallCount& call : calls) sum += call.calls;
+  return static_cast<double>(sum) / static_cast<double>(requests);
+}
+
+RequestCalls calls_of_requests(const std::string& program, std::size_t clients,
+                               std::size_t rounds) try {
+  CallCounter counter({program, "--port", "0"}, CallCounter::From::start,
+                      CallCounter::Output::captured);
+  std::string why;
+  try {
+    return count(counter, clients, rounds);
+  } catch (const std::exception& error) {
+    why = error.what();
+  }
+  const int status = counter.wait(calm);
+  throw failure(program, why,
+                status < 0
+                    ? testing::whereabouts(counter.pid())
+                    : "it has ended with status " + std::to_string(status));
+} catch (const std::system_error& error) {
+  throw failure(program, error.what(), "");  // it could not be started
+}
+
+LoadCost cost_under_load(const std::string& program, std::uint32_t clients,
+                         std::uint32_t size, std::uint64_t requests) {
+  std::chrono::nanoseconds cpu{};
+  const std::int64_t before = switches_of_children();
+  with_server(program, [&](const Running& server) {
+    LoadOptions load;
+    load.port = port_of(server.address);
+    load.connections = clients;
+    load.size = size;
+    load.requests = requests;
+    load.patience = patience;
+    const auto start = testing::cpu_time(server.process);
+    const LoadReport report = run_load(load);
+    cpu = testing::cpu_time(server.process) - start;
+    if (report.errors.all() == 0) return;
+    throw std::runtime_error(report.first_error);
+  });
+  const std::int64_t switches = switches_of_children() - before;
+  return {static_cast<double>(cpu.count()) / static_cast<double>(requests),
+          static_cast<double>(switches) / static_cast<double>(requests)};
+}
+
+double cost_of_idle(const std::string& program, std::size_t idle,
+                    std::size_t echoes) {
+  std::chrono::nanoseconds more{};
+  with_server(program, [&](const Running& server) {
+    Client busy(server.address, patience);
+    const auto without = cpu_of_echoes(server, busy, echoes);
+    Crowd crowd(server);
+    crowd.grow_served(idle);
+    more = cpu_of_echoes(server, busy, echoes) - without;
+  });
+  return static_cast<double>(more.count()) / static_cast<double>(echoes);
+}
+
+double bytes_of_idle(const std::string& program, std::size_t few,
+                     std::size_t many, const Progress& progress) {
+  double growth = 0;
+  with_server(program, [&](const Running& server) {
+    Crowd crowd(server);
+    crowd.grow_served(few);
+    wait_until_quiet(server.process);
+    const std::uint64_t before = testing::resident_bytes(server.process);
+    crowd.grow_served(many - few, progress);
+    wait_until_quiet(server.process);
+    growth = static_cast<double>(testing::resident_bytes(server.process)) -
+             static_cast<double>(before);
+  });
+  return growth / static_cast<double>(many - few);
+}
+
+double median(std::vector<double> values) {
+  const auto middle =
+      values.begin() + static_cast<std::ptrdiff_t>(values.size() / 2);
+  std::nth_element(values.begin(), middle, values.end());
+  if (values.size() % 2 == 1) return *middle;
+  return (*middle + *std::max_element(values.begin(), middle)) / 2;
+}
+
+std::string program_name(const std::string& path) {
+  return std::filesystem::path(path).filename();
+}
+
+}  // namespace net

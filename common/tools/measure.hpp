@@ -1,0 +1,81 @@
+#pragma once
+
+#include <sys/types.h>
+
+#include <cstddef>
+#include <cstdint>
+#include <functional>
+#include <stdexcept>
+#include <string>
+#include <vector>
+
+#include "common/tools/count_calls.hpp"
+
+namespace net {
+
+// Figures of one server program, given by its path. The program takes
+// "--port 0", prints "listening on ADDRESS" and echoes. Each function starts
+// it afresh, ends it, and has a deadline on every step.
+
+// Thrown when a server cannot be started, dies, hangs or answers wrongly.
+// what() names the program, says what went wrong and where its threads are.
+struct ServerFailed : std::runtime_error {
+  using std::runtime_error::runtime_error;
+};
+
+// Called now and then with how much of the work is done.
+using Progress = std::function<void(std::size_t done, std::size_t of)>;
+
+// A second client speaks while the first, which has had one answer, is silent.
+struct SecondClient {
+  bool served;            // false: the server sleeps and has not answered it
+  std::string sleeps_in;  // the system call, as the kernel names it; may be ""
+};
+SecondClient second_client(const std::string& program);
+
+// How many of so many clients are served when none of them leaves.
+struct AtOnce {
+  std::size_t asked;
+  std::size_t served;
+  std::size_t turned_away;  // saw end of stream or a reset
+  std::size_t waiting() const { return asked - served - turned_away; }
+};
+AtOnce served_at_once(const std::string& program, std::size_t clients,
+                      const Progress& progress = {});
+
+// The system calls of so many requests, those of connecting not among them.
+struct RequestCalls {
+  std::string refused;  // why nothing could be counted, else empty
+  std::uint64_t requests;
+  std::vector<CallCount> calls;  // most calls first
+  double each() const;           // calls a request
+};
+// In each round every client sends, and then every client gets its answer.
+RequestCalls calls_of_requests(const std::string& program, std::size_t clients,
+                               std::size_t rounds);
+
+// What a request costs the server under load.
+struct LoadCost {
+  double cpu;       // nanoseconds of user and system time, a request
+  double switches;  // voluntary context switches, a request
+};
+LoadCost cost_under_load(const std::string& program, std::uint32_t clients,
+                         std::uint32_t size, std::uint64_t requests);
+
+// Nanoseconds of CPU by which so many idle clients make an echo dearer that
+// one busy client asks for: what they cost each wakeup.
+double cost_of_idle(const std::string& program, std::size_t idle,
+                    std::size_t echoes);
+
+// Bytes of resident memory by which the server grows with each idle client,
+// from few to many clients that have echoed once.
+double bytes_of_idle(const std::string& program, std::size_t few,
+                     std::size_t many, const Progress& progress = {});
+
+// Of at least one value.
+double median(std::vector<double> values);
+
+// "01-blocking" for "build/bin/01-blocking".
+std::string program_name(const std::string& path);
+
+}  // namespace net

@@ -1,0 +1,195 @@
+#include <doctest/doctest.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <chrono>
+#include <cstdint>
+#include <cstdlib>
+#include <filesystem>
+#include <string>
+#include <vector>
+
+#include "common/error.hpp"
+#include "common/fd.hpp"
+#include "common/testing/child_process.hpp"
+#include "common/testing/process.hpp"
+#include "common/testing/sanitizer.hpp"
+#include "common/tools/measure.hpp"
+
+namespace {
+
+using namespace std::chrono_literals;
+using net::RequestCalls;
+using testing::ChildProcess;
+
+const std::string blocking = BIN "01-blocking";
+const std::string selecting = BIN "02-select";
+const std::string polling = BIN "03-poll";
+
+// A shell script that stands for a server, removed at the end of the scope.
+class Script {
+ public:
+  explicit Script(const std::string& body) {
+    const net::Fd fd(net::check(::mkstemp(path_.data()), "mkstemp"));
+    const std::string text = "#!/bin/sh\n" + body;
+    net::check(::write(fd.get(), text.data(), text.size()), "write");
+    net::check(::fchmod(fd.get(), 0700), "fchmod");
+  }
+  Script(const Script&) = delete;
+  Script& operator=(const Script&) = delete;
+  ~Script() { ::unlink(path_.c_str()); }
+
+  const std::string& path() const { return path_; }
+
+ private:
+  std::string path_ = std::filesystem::temp_directory_path() / "server-XXXXXX";
+};
+
+// Clients that fit, with what else is open.
+std::size_t shrink(std::size_t clients) {
+  const std::uint64_t limit = testing::raise_descriptor_limit();
+  if (limit >= clients + 100) return clients;
+  MESSAGE("the limit is " << limit << " descriptors: fewer clients");
+  return limit - 100;
+}
+
+// How often one of two names was called: which one, the C library chooses.
+std::uint64_t calls(const RequestCalls& counted, const std::string& name,
+                    const std::string& other) {
+  std::uint64_t sum = 0;
+  for (const net::CallCount& call : counted.calls) {
+    if (call.name == name || call.name == other) sum += call.calls;
+  }
+  return sum;
+}
+
+// One client and 100 echoes: each a recv, a send and, if the chapter has a
+// call that waits, one of that.
+void check_echo(const std::string& program, const std::string& wait,
+                const std::string& other) {
+  const RequestCalls counted = net::calls_of_requests(program, 1, 100);
+  if (!counted.refused.empty()) {
+    MESSAGE("this system does not let us count: " << counted.refused);
+    CHECK(counted.calls.empty());
+    return;
+  }
+  CHECK(counted.requests == 100);
+  CHECK(calls(counted, "recvfrom", "") == 100);
+  CHECK(calls(counted, "sendto", "") == 100);
+  CHECK(calls(counted, wait, other) == (wait.empty() ? 0 : 100));
+  // A sanitizer makes calls of its own.
+  if (testing::sanitized) return;
+  CHECK(counted.each() == (wait.empty() ? 2.0 : 3.0));
+}
+
+std::string failure_of(const std::string& program) {
+  try {
+    net::second_client(program);
+  } catch (const net::ServerFailed& failed) {
+    return failed.what();
+  }
+  return "no failure";
+}
+
+bool has(const std::string& text, const std::string& part) {
+  return text.find(part) != std::string::npos;
+}
+
+}  // namespace
+
+TEST_CASE("with one client an echo costs two calls in 01-blocking") {
+  check_echo(blocking, "", "");
+}
+
+TEST_CASE("with one client an echo costs three calls in 02-select") {
+  check_echo(selecting, "select", "pselect6");
+}
+
+TEST_CASE("with one client an echo costs three calls in 03-poll") {
+  check_echo(polling, "poll", "ppoll");
+}
+
+TEST_CASE("beside a silent client a second waits in 01 only") {
+  const net::SecondClient first = net::second_client(blocking);
+  CHECK(!first.served);
+  CHECK((first.sleeps_in == "recvfrom" || first.sleeps_in.empty()));
+  CHECK(net::second_client(selecting).served);
+  CHECK(net::second_client(polling).served);
+}
+
+TEST_CASE("of 1,100 clients that stay 01 serves one, 02 what a set holds") {
+  const std::size_t all = shrink(1100);
+  const net::AtOnce one = net::served_at_once(blocking, all);
+  CHECK(one.served == 1);
+  CHECK(one.waiting() == all - 1);
+  const net::AtOnce set = net::served_at_once(selecting, all);
+  CHECK(set.served <= 1020);
+  CHECK(set.served >= std::min<std::size_t>(all, 1000));
+  CHECK(set.waiting() == 0);
+  const net::AtOnce every = net::served_at_once(polling, all);
+  CHECK(every.served == all);
+}
+
+TEST_CASE("idle clients cost a server that polls at each wakeup") {
+  CHECK(net::cost_of_idle(polling, shrink(800), 300) > 0);
+}
+
+TEST_CASE("a server that cannot hold the idle clients has failed") {
+  CHECK_THROWS_AS(net::cost_of_idle(blocking, 2, 10), net::ServerFailed);
+}
+
+TEST_CASE("a cost under load is a positive figure with switches") {
+  const net::LoadCost cost = net::cost_under_load(polling, 1, 64, 500);
+  CHECK(cost.cpu > 0);
+  CHECK(cost.switches > 0);
+}
+
+TEST_CASE("a program that cannot be run is named") {
+  CHECK(has(failure_of("/no/such/server"), "server: execvp /no/such/server"));
+}
+
+TEST_CASE("a program that ends is reported with its status and its words") {
+  const Script script("echo no luck >&2\nexit 7\n");
+  const std::string failure = failure_of(script.path());
+  CHECK(has(failure, "status 7"));
+  CHECK(has(failure, "no luck"));
+}
+
+TEST_CASE("a program that hangs is reported with the call it sleeps in") {
+  const Script script("echo listening on 127.0.0.1:1\nexec sleep 1000\n");
+  const std::string failure = failure_of(script.path());
+  CHECK(has(failure, "Connection refused"));
+  CHECK(has(failure, "thread "));
+}
+
+TEST_CASE("the median of an even number lies between the middle two") {
+  CHECK(net::median({3, 1, 2}) == 2);
+  CHECK(net::median({4, 1, 3, 2}) == 2.5);
+  CHECK(net::median({7}) == 7);
+}
+
+TEST_CASE("measure prints a line for each program and goes on past a failure") {
+  ChildProcess measure({BIN "measure", "--rounds", "2", "--requests", "500",
+                        polling, "/bin/false", selecting});
+  CHECK(measure.wait(60s) == 1);
+  CHECK(has(measure.output(), "\n03-poll "));
+  CHECK(has(measure.output(), "\nfalse               failed\n"));
+  CHECK(has(measure.output(), "\n02-select "));
+  CHECK(has(measure.errors(), "it has ended with status 1"));
+}
+
+TEST_CASE("measure fails when a program is dearer twice than allowed") {
+  ChildProcess measure({BIN "measure", "--rounds", "1", "--requests", "500",
+                        "--at-most", "1", polling, selecting});
+  CHECK(measure.wait(60s) == 1);
+  CHECK(has(measure.output(), "02-select takes "));
+  CHECK(has(measure.output(), "measured once more"));
+}
+
+TEST_CASE("measure passes when no program is dearer than allowed") {
+  ChildProcess measure({BIN "measure", "--rounds", "1", "--requests", "500",
+                        "--at-most", "100000", polling, selecting});
+  CHECK(measure.wait(60s) == 0);
+  CHECK(!has(measure.output(), "measured once more"));
+}
