@@ -1,0 +1,32 @@
+#pragma once
+
+#include <algorithm>
+#include <cerrno>
+#include <cstddef>
+#include <span>
+
+#include "common/error.hpp"
+#include "exercises/01-blocking/given/send_parts.hpp"
+
+// Sends all of head and then all of body through a blocking stream socket, and
+// sleeps until the kernel has taken every byte.
+//
+// Returns how many bytes of both together the kernel has taken, and the error
+// that ended it, if one did; the count is right then, too.
+inline Result send_all(int socket, std::span<const char> head,
+                       std::span<const char> body) {
+  std::size_t sent = 0;
+  while (!head.empty() || !body.empty()) {
+    const ssize_t n = send_parts(socket, head, body, MSG_NOSIGNAL);
+    if (n >= 0) {
+      const auto taken = static_cast<std::size_t>(n);
+      const std::size_t of_head = std::min(taken, head.size());
+      head = head.subspan(of_head);
+      body = body.subspan(taken - of_head);
+      sent += taken;
+    } else if (errno != EINTR) {
+      return {sent, net::last_error()};
+    }
+  }
+  return {sent, {}};
+}

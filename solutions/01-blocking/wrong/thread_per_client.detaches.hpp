@@ -1,0 +1,28 @@
+// Belief: a detached thread looks after itself.
+// Fails: it is stopped while clients are there
+// Message: the server threw an exception
+#pragma once
+
+#include <sys/socket.h>
+
+#include <cerrno>
+#include <chrono>
+#include <thread>
+#include <utility>
+
+#include "chapters/server.hpp"
+#include "common/fd.hpp"
+#include "common/socket.hpp"
+#include "exercises/01-blocking/given/echo.hpp"
+
+void serve(net::Fd listener) {
+  for (;;) {
+    net::Fd fd(::accept4(listener.get(), nullptr, nullptr, SOCK_CLOEXEC));
+    if (fd) {
+      std::thread([fd = std::move(fd)] { echo_until_end(fd.get()); }).detach();
+    } else if (errno != EINTR && errno != ECONNABORTED) {
+      if (!net::is_listening(listener)) return;
+      std::this_thread::sleep_for(std::chrono::milliseconds(100));
+    }
+  }
+}

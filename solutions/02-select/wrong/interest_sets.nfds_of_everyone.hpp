@@ -1,0 +1,39 @@
+// Belief: nfds covers every client there is.
+// Fails: descriptors go up to FD_SETSIZE and beyond
+// Message: nfds leaves out who was refused
+#pragma once
+
+#include <sys/select.h>
+
+#include <algorithm>
+#include <cstddef>
+#include <span>
+#include <vector>
+
+// What select has to know of a client.
+struct Client {
+  int fd = -1;              // 0 or greater
+  std::size_t pending = 0;  // bytes read and not yet sent
+};
+
+// Fills both sets, whatever they held, for the next select. A client whose
+// descriptor has no bit goes to the end of refused.
+//
+// Returns select's first argument: the highest descriptor in the sets plus 1.
+inline int interest_sets(int listener, std::span<const Client> clients,
+                         fd_set& to_read, fd_set& to_write,
+                         std::vector<int>& refused) {
+  FD_ZERO(&to_read);
+  FD_ZERO(&to_write);
+  FD_SET(listener, &to_read);
+  int highest = listener;
+  for (const Client& client : clients) {
+    highest = std::max(highest, client.fd);
+    if (client.fd >= FD_SETSIZE) {
+      refused.push_back(client.fd);
+      continue;
+    }
+    FD_SET(client.fd, client.pending == 0 ? &to_read : &to_write);
+  }
+  return highest + 1;
+}

@@ -1,0 +1,26 @@
+// Belief: whatever is wrong with a descriptor, the client is to blame.
+// Fails: a descriptor that is not open is a bug
+// Message: POLLNVAL is the server's own fault
+
+#pragma once
+
+#include <poll.h>
+
+enum class Step {
+  Nothing,  // wait again
+  Read,     // the read gives bytes, the end of the stream or the error
+  Write,    // the write takes bytes or gives the error
+  Drop,     // neither call can move a byte any more
+  Bug,      // no client can cause this, only a fault of the server
+};
+
+// The client is a socket or one end of a pipe. The server asks poll for
+// POLLIN | POLLRDHUP, or for POLLOUT alone while it has something to send. It
+// makes one step, then it calls poll again.
+inline Step next_step(short revents) {
+  if ((revents & POLLIN) != 0) return Step::Read;
+  if ((revents & POLLOUT) != 0) return Step::Write;
+  const int trouble = POLLHUP | POLLERR | POLLRDHUP | POLLNVAL;
+  if ((revents & trouble) != 0) return Step::Drop;
+  return Step::Nothing;
+}
