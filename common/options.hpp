@@ -26,6 +26,8 @@ class Options {
  public:
   // usage: what follows the program's name, e.g. "[--port N]".
   Options(std::string usage, std::string summary);
+  Options(const Options&) = delete;  // its options point into it
+  Options& operator=(const Options&) = delete;
 
   // Each keeps a reference to its target, whose value is the default.
   void text(std::string name, std::string what, std::string& target);
