@@ -401,15 +401,17 @@ TEST_CASE("shutdown of a listener wakes a blocked accept with EINVAL") {
 
 TEST_CASE("accept takes its number before it sleeps") {
   const net::Fd door = listener();
-  const int lowest_free = ::dup(door.get());
-  net::check(::close(lowest_free), "close");
   const int number = door.get();
   Caller caller([=] { return ::accept4(number, nullptr, nullptr, 0); });
   caller.wait_until_asleep_in(SYS_accept4);
+  // Reading procfs takes a number too, for a moment, perhaps the one before
+  // accept's. One of these may get that one, but not both.
+  const net::Fd one(::dup(number));
+  const net::Fd other(::dup(number));
   const net::Fd visitor = net::connect_to(net::local_address(door));
-  CHECK(visitor.get() > lowest_free);
   const net::Fd server(static_cast<int>(caller.result()));
-  CHECK(server.get() == lowest_free);
+  REQUIRE(server);
+  CHECK(server.get() < other.get());
 }
 
 TEST_CASE("at the limit accept says EMFILE and leaves the client queued") {

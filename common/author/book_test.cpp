@@ -42,7 +42,7 @@ bool contains(const std::string& text, const std::string& part) {
 
 void fail(const fs::path& path, std::size_t line, const std::string& why) {
   FAIL_CHECK(path.lexically_relative(root).string()
-             << ':' << line << ": " << why);
+             << ":" << line << ": " << why);
 }
 
 // All files of the repository with this ending, in order.
@@ -544,8 +544,7 @@ TEST_CASE("every error number the chapters meet is in docs/errno.md") {
   const std::set<std::string> explained(rows.begin(), rows.end());
   CHECK(explained.size() == rows.size());
   for (const std::string& chapter : chapters()) {
-    for (const char* file :
-         {"server.cpp", "test.cpp", "facts_test.cpp", "README.md"}) {
+    for (const char* file : {"server.cpp", "README.md"}) {
       const fs::path path = in_chapter(chapter, file);
       for (const std::string& name :
            distinct(matches(text_of(path), "\\b(E[A-Z0-9]+)\\b"))) {
@@ -556,11 +555,12 @@ TEST_CASE("every error number the chapters meet is in docs/errno.md") {
   }
 }
 
-TEST_CASE("every error number explained cites a test") {
+TEST_CASE("every error number explained cites a test or says why not") {
   const Page page = author::read_page(root / "docs/errno.md");
   for (std::size_t i = 0; i < page.prose.size(); ++i) {
     if (!page.prose[i].starts_with("| `E")) continue;
     if (cites_between(page, i + 1, i + 2)) continue;
+    if (contains(page.prose[i], "| No test: ")) continue;
     fail(page.path, i + 1, "cites no test");
   }
 }

@@ -1,18 +1,54 @@
 #!/usr/bin/env bash
-# clang-tidy over every source file of the build, two at a time.
+# clang-tidy over every source file of the build, one on each processor.
 # Usage: clang_tidy.sh BUILD_FOLDER, which holds compile_commands.json.
 set -euo pipefail
 
 build=$1
-# What CMake generates there is one #include a file.
-mapfile -t sources < <(
-  sed -n 's/^ *"file": "\(.*\)",\{0,1\}$/\1/p' "$build/compile_commands.json" |
-    grep -v "^$build/" | sort -u
-)
-if [[ ${#sources[@]} -eq 0 ]]; then
+database=$(mktemp -d)
+trap 'rm -rf "$database"' EXIT
+
+# An exercise's test is compiled against every answer; the solution is enough.
+# What CMake generates in the build folder is one #include a file.
+awk -v build="$build/" '
+  /^{/ { entry = ""; wanted = 1 }
+  { entry = entry $0 "\n" }
+  /"command":.*\/(exercise|starter|wrong|variant)-/ { wanted = 0 }
+  /"file":/ && index($0, "\"" build) { wanted = 0 }
+  /^}/ && wanted { sub(/,\n$/, "\n", entry); kept[++n] = entry }
+  END {
+    print "["
+    for (i = 1; i <= n; ++i) printf "%s%s", kept[i], i < n ? "," : ""
+    print "]"
+  }' "$build/compile_commands.json" >"$database/compile_commands.json"
+
+sources() {
+  sed -n 's/^ *"file": "\(.*\)",\{0,1\}$/\1/p' \
+    "$database/compile_commands.json" | sort -u
+}
+is_test='(_test|/test)\.cpp$'
+mapfile -t programs < <(sources | grep -Ev "$is_test")
+mapfile -t tests < <(sources | grep -E "$is_test")
+if [[ ${#programs[@]} -eq 0 || ${#tests[@]} -eq 0 ]]; then
   echo "clang_tidy.sh: no sources in $build/compile_commands.json" >&2
   exit 1
 fi
-echo "${#sources[@]} files"
-printf '%s\0' "${sources[@]}" |
-  xargs -0 -n 1 -P "$(nproc)" clang-tidy -p "$build" --quiet
+
+# tidy OPTION FILE...
+tidy() {
+  local option=$1
+  shift
+  printf '%s\0' "$@" |
+    xargs -0 -n 1 -P "$(nproc)" clang-tidy -p "$database" --quiet "$option"
+}
+
+echo "${#programs[@]} sources and ${#tests[@]} tests"
+tidy --warnings-as-errors='*' "${programs[@]}"
+# Of a test only the length of its functions: doctest's macros bring nesting
+# and flow of their own.
+tidy --config="{
+  Checks: '-*,readability-function-size',
+  WarningsAsErrors: '*',
+  CheckOptions: [
+    {key: readability-function-size.LineThreshold, value: 40},
+    {key: readability-function-size.StatementThreshold, value: 100000}]}" \
+  "${tests[@]}"

@@ -142,7 +142,7 @@ void judge_wrong(const fs::path& header, Strings command) {
 // An assertion of a test, or the name of a test case.
 struct Call {
   std::string macro;
-  std::string text;  // the string literal; empty if it has none
+  std::string text;  // the string literal; empty if there is none
 };
 
 // Where a string or character literal that starts at `at` ends.
@@ -198,7 +198,10 @@ std::vector<Call> calls(const std::string& source, const char* names) {
     const std::string macro = match->str(1);
     auto at = static_cast<std::size_t>(match->position() + match->length());
     if (macro.ends_with("_MESSAGE")) at = second_argument(source, at);
-    found.push_back({macro, literals_at(source, at)});
+    std::string text = literals_at(source, at);
+    // A colon at the end announces a value.
+    text.erase(text.find_last_not_of(": ") + 1);
+    found.push_back({macro, text});
   }
   return found;
 }

@@ -89,7 +89,7 @@ function(tutorial_exercise name)
   set_target_properties(exercise-${name} PROPERTIES EXCLUDE_FROM_ALL ON)
   add_custom_target(
     check-${name}
-    COMMAND ${limit} $<TARGET_FILE:exercise-${name}> --no-version
+    COMMAND ${limit} $<TARGET_FILE:exercise-${name}> --no-intro --abort-after=1
     COMMAND ${CMAKE_COMMAND} -E echo
             "Done. Next: read solutions/${chapter}/${name}.md"
     DEPENDS exercise-${name} deadline
@@ -122,7 +122,7 @@ macro(tutorial_author_exercise)
   target_compile_options(starter-${name} PRIVATE -Wno-unused-parameter)
   add_test(NAME starter-${name}
            COMMAND judge ${starter} ${CMAKE_CURRENT_SOURCE_DIR}/${name}.hpp
-                   ${limit} $<TARGET_FILE:starter-${name}>)
+                   ${limit} $<TARGET_FILE:starter-${name}> --abort-after=1)
   set_tests_properties(starter-${name} PROPERTIES LABELS author)
   foreach(belief IN LISTS arg_WRONG)
     tutorial_one_answer(wrong ${belief})

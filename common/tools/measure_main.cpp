@@ -64,20 +64,24 @@ void attempt(Subject& subject, const char* what,
   show("");
 }
 
+void play_round(Subject& subject, const Subject& first,
+                const Settings& settings, std::size_t round) {
+  const std::string what = "round " + std::to_string(round + 1) + " of " +
+                           std::to_string(settings.rounds);
+  attempt(subject, what.c_str(), [&](const std::string& path) {
+    const net::LoadCost cost = net::cost_under_load(
+        path, settings.connections, settings.size, settings.requests);
+    subject.cpu.push_back(cost.cpu);
+    subject.switches.push_back(cost.switches);
+    if (first.cpu.size() <= round) return;
+    subject.ratio.push_back(cost.cpu / first.cpu[round]);
+  });
+}
+
 void play_rounds(std::vector<Subject>& subjects, const Settings& settings) {
-  for (std::uint32_t i = 0; i < settings.rounds; ++i) {
-    const std::string what = "round " + std::to_string(i + 1) + " of " +
-                             std::to_string(settings.rounds);
+  for (std::size_t round = 0; round < settings.rounds; ++round) {
     for (Subject& subject : subjects) {
-      attempt(subject, what.c_str(), [&](const std::string& path) {
-        const net::LoadCost cost = net::cost_under_load(
-            path, settings.connections, settings.size, settings.requests);
-        subject.cpu.push_back(cost.cpu);
-        subject.switches.push_back(cost.switches);
-        if (subjects[0].cpu.size() > i) {
-          subject.ratio.push_back(cost.cpu / subjects[0].cpu[i]);
-        }
-      });
+      play_round(subject, subjects[0], settings, round);
     }
   }
 }
@@ -143,8 +147,7 @@ bool within(const std::vector<Subject>& subjects, std::uint32_t at_most) {
 
 bool compare(const std::vector<std::string>& programs, const Settings& settings,
              bool& dearer) {
-  std::vector<Subject> subjects;
-  for (const std::string& path : programs) subjects.emplace_back(path);
+  std::vector<Subject> subjects(programs.begin(), programs.end());
   for (Subject& subject : subjects) look_once(subject, settings);
   play_rounds(subjects, settings);
   print_table(subjects);

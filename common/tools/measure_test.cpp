@@ -23,6 +23,7 @@ using namespace std::chrono_literals;
 using net::RequestCalls;
 using testing::ChildProcess;
 
+const std::string measure_program = BIN "measure";
 const std::string blocking = BIN "01-blocking";
 const std::string selecting = BIN "02-select";
 const std::string polling = BIN "03-poll";
@@ -55,13 +56,13 @@ std::size_t shrink(std::size_t clients) {
 }
 
 // How often one of two names was called: which one, the C library chooses.
-std::uint64_t calls(const RequestCalls& counted, const std::string& name,
-                    const std::string& other) {
+int calls(const RequestCalls& counted, const std::string& name,
+          const std::string& other) {
   std::uint64_t sum = 0;
   for (const net::CallCount& call : counted.calls) {
     if (call.name == name || call.name == other) sum += call.calls;
   }
-  return sum;
+  return static_cast<int>(sum);
 }
 
 // One client and 100 echoes: each a recv, a send and, if the chapter has a
@@ -71,16 +72,16 @@ void check_echo(const std::string& program, const std::string& wait,
   const RequestCalls counted = net::calls_of_requests(program, 1, 100);
   if (!counted.refused.empty()) {
     MESSAGE("this system does not let us count: " << counted.refused);
-    CHECK(counted.calls.empty());
     return;
   }
   CHECK(counted.requests == 100);
   CHECK(calls(counted, "recvfrom", "") == 100);
   CHECK(calls(counted, "sendto", "") == 100);
-  CHECK(calls(counted, wait, other) == (wait.empty() ? 0 : 100));
+  const int waits = wait.empty() ? 0 : 1;
+  CHECK(calls(counted, wait, other) == 100 * waits);
   // A sanitizer makes calls of its own.
   if (testing::sanitized) return;
-  CHECK(counted.each() == (wait.empty() ? 2.0 : 3.0));
+  CHECK(counted.each() == 2 + waits);
 }
 
 std::string failure_of(const std::string& program) {
@@ -170,7 +171,7 @@ TEST_CASE("the median of an even number lies between the middle two") {
 }
 
 TEST_CASE("measure prints a line for each program and goes on past a failure") {
-  ChildProcess measure({BIN "measure", "--rounds", "2", "--requests", "500",
+  ChildProcess measure({measure_program, "--rounds", "2", "--requests", "500",
                         polling, "/bin/false", selecting});
   CHECK(measure.wait(60s) == 1);
   CHECK(has(measure.output(), "\n03-poll "));
@@ -180,7 +181,7 @@ TEST_CASE("measure prints a line for each program and goes on past a failure") {
 }
 
 TEST_CASE("measure fails when a program is dearer twice than allowed") {
-  ChildProcess measure({BIN "measure", "--rounds", "1", "--requests", "500",
+  ChildProcess measure({measure_program, "--rounds", "1", "--requests", "500",
                         "--at-most", "1", polling, selecting});
   CHECK(measure.wait(60s) == 1);
   CHECK(has(measure.output(), "02-select takes "));
@@ -188,7 +189,7 @@ TEST_CASE("measure fails when a program is dearer twice than allowed") {
 }
 
 TEST_CASE("measure passes when no program is dearer than allowed") {
-  ChildProcess measure({BIN "measure", "--rounds", "1", "--requests", "500",
+  ChildProcess measure({measure_program, "--rounds", "1", "--requests", "500",
                         "--at-most", "100000", polling, selecting});
   CHECK(measure.wait(60s) == 0);
   CHECK(!has(measure.output(), "measured once more"));

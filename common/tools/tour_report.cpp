@@ -137,6 +137,20 @@ Bar bytes_bar(const TourRow& row) {
   return bar(row, row.bytes, figure(row.bytes, 0), "it holds one client");
 }
 
+std::string broken_by(std::string_view chapter) {
+  std::string text;
+  for (const testing::Failure& failure : testing::expected_failures) {
+    if (failure.chapter != chapter) continue;
+    const auto promise = std::find_if(
+        testing::promises.begin(), testing::promises.end(),
+        [&](const auto& one) { return one.id == failure.promise; });
+    text += "    " + left(std::string(promise->id), 4) +
+            std::string(promise->text) +
+            "\n        no: " + std::string(failure.why) + '\n';
+  }
+  return text;
+}
+
 }  // namespace
 
 std::string grouped(std::size_t number) {
@@ -197,16 +211,7 @@ std::string tour_story(const std::vector<TourRow>& rows) {
                      std::to_string(testing::promises.size()) +
                      " promises that the tests hold it to:\n";
   for (const TourRow& row : rows) {
-    std::string broken;
-    for (const testing::Failure& failure : testing::expected_failures) {
-      if (failure.chapter != row.chapter) continue;
-      const auto promise = std::find_if(
-          testing::promises.begin(), testing::promises.end(),
-          [&](const auto& one) { return one.id == failure.promise; });
-      broken += "    " + left(std::string(promise->id), 4) +
-                std::string(promise->text) +
-                "\n        no: " + std::string(failure.why) + '\n';
-    }
+    const std::string broken = broken_by(row.chapter);
     text += "  " + row.chapter + (broken.empty() ? ": none\n" : "\n" + broken);
   }
   return text;

@@ -29,6 +29,7 @@ namespace {
 using namespace std::chrono_literals;
 using testing::ChildProcess;
 
+const std::string tour_program = BIN "tour";
 constexpr std::array chapters{TOUR_CHAPTERS};
 
 // A folder for files of a test, removed at the end of the scope.
@@ -150,7 +151,7 @@ bool runs_below(pid_t tour, const std::string& name, bool traced) {
 // Starts a tour, interrupts it once that server runs, and returns its status.
 int interrupted(const std::string& chapter, bool traced, int signal) {
   const Folder folder;
-  ChildProcess tour({BIN "tour", "--only", chapter.substr(0, 2), "--svg",
+  ChildProcess tour({tour_program, "--only", chapter.substr(0, 2), "--svg",
                      folder / "tour.svg"});
   testing::wait_until(
       chapter + " runs",
@@ -197,7 +198,7 @@ TEST_CASE("a quick tour has a row for each chapter and leaves no process") {
   const Folder folder;
   const std::string svg = folder / "tour.svg";
   {
-    ChildProcess tour({BIN "tour", "--quick", "--svg", svg});
+    ChildProcess tour({tour_program, "--quick", "--svg", svg});
     CHECK(tour.wait(100s) == 0);
     CHECK(tour.errors().empty());
     const auto printed = lines(tour.output());
@@ -237,7 +238,7 @@ TEST_CASE("Ctrl-C while calls are counted leaves no process behind") {
 
 TEST_CASE("a server that fails is left, and the tour goes on") {
   const Folder folder;
-  std::filesystem::copy_file(BIN "tour", folder / "tour");
+  std::filesystem::copy_file(tour_program, folder / "tour");
   std::filesystem::create_symlink("/bin/false", folder / "01-blocking");
   std::filesystem::create_symlink(BIN "02-select", folder / "02-select");
   ChildProcess tour({folder / "tour", "--quick", "--svg", folder / "tour.svg"});
@@ -251,7 +252,8 @@ TEST_CASE("a server that fails is left, and the tour goes on") {
 }
 
 TEST_CASE("a picture that cannot be written ends the tour with its name") {
-  ChildProcess tour({BIN "tour", "--quick", "--only", "01", "--svg", "/no/x"});
+  ChildProcess tour(
+      {tour_program, "--quick", "--only", "01", "--svg", "/no/x"});
   CHECK(tour.wait(100s) == 1);
   CHECK(tour.errors() == "tour: cannot write /no/x\n");
 }

@@ -12,6 +12,7 @@
 
 #include <array>
 #include <atomic>
+#include <chrono>
 #include <csignal>
 #include <cstdint>
 #include <fstream>
@@ -19,8 +20,11 @@
 #include <span>
 #include <sstream>
 #include <string>
+#include <string_view>
 #include <thread>
+#include <utility>
 
+#include "common/error.hpp"
 #include "common/fd.hpp"
 #include "common/socket.hpp"
 #include "common/testing/client.hpp"

@@ -11,7 +11,8 @@ using Clock = std::chrono::steady_clock;
 struct World {
   std::function<Clock::time_point()> now = Clock::now;
   // select(2) with one set: returns how many are readable, 0 at the limit, or
-  // -1 and errno. As there, neither argument means anything after an error.
+  // -1 and errno. After an error the set is as it was, and the limit is
+  // undefined.
   std::function<int(int nfds, fd_set* readable, timeval* limit)> select =
       [](int nfds, fd_set* readable, timeval* limit) {
         return ::select(nfds, readable, nullptr, nullptr, limit);

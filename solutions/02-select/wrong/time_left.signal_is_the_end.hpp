@@ -29,11 +29,10 @@ inline timeval time_left(Clock::time_point deadline, Clock::time_point now) {
 inline bool wait_readable(const World& world, int fd,
                           Clock::time_point deadline) {
   for (;;) {
-    // Both anew in every round: after an error select leaves nothing in them
-    // that means anything (select(2)).
     fd_set readable;
     FD_ZERO(&readable);
     FD_SET(fd, &readable);
+    // Anew in every round: after an error the timeout is undefined (select(2)).
     timeval limit = time_left(deadline, world.now());
     const int n = world.select(fd + 1, &readable, &limit);
     if (n >= 0 || errno == EINTR) return n > 0;

@@ -1,6 +1,6 @@
-// Belief: when poll reports the listener, an accept that fails is a fault of
-// the server. Fails: out of descriptors nobody is lost Message: those in the
-// room are served
+// Belief: an accept that fails after poll is a fault of the server.
+// Fails: out of descriptors nobody is lost
+// Message: those in the room are served
 
 #pragma once
 

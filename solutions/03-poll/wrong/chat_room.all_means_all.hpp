@@ -1,4 +1,4 @@
-// Belief: a room where everybody hears everything includes the one who speaks.
+// Belief: everybody includes the one who speaks.
 // Fails: everybody else hears what a guest says
 // Message: nobody hears what he has said himself
 

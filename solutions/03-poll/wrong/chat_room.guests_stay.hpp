@@ -1,4 +1,4 @@
-// Belief: when the room closes, the guests' descriptors close by themselves.
+// Belief: a number in a struct is closed with the struct.
 // Fails: the room closes when the listener is shut down
 // Message: nothing is left behind
 

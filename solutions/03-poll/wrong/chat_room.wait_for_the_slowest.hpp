@@ -1,6 +1,6 @@
-// Belief: as in the echo server, nothing is read while something is not sent
-// yet. Fails: who never reads delays nobody and is let go Message: the others
-// go on talking
+// Belief: as in the echo server, what is unsent stops the reading.
+// Fails: who never reads delays nobody and is let go
+// Message: the others go on talking
 
 #pragma once
 

@@ -1,18 +1,17 @@
-// What is said is stored once, however many are to hear it: a backlog is a
-// queue of references. The limit counts the bytes a guest has not taken. What
-// it does not count: behind a word of one byte there are some 64 of
-// bookkeeping.
+// What is said is stored once, in one log, however many are to hear it; each
+// guest has a place in the log. The limit counts the bytes a guest has not
+// taken, not the 40 that a log entry costs besides, however short it is.
 
 #pragma once
 
 #include <poll.h>
 #include <sys/socket.h>
 
+#include <algorithm>
 #include <array>
 #include <cerrno>
 #include <cstddef>
 #include <deque>
-#include <memory>
 #include <string>
 #include <utility>
 #include <vector>
@@ -23,15 +22,19 @@
 
 inline constexpr std::size_t backlog_limit = std::size_t{1} << 20;
 
-using Words = std::shared_ptr<const std::string>;
+struct Words {
+  std::string text;
+  std::size_t speaker;
+};
 
 struct Guest {
   net::Fd fd;
-  std::deque<Words> backlog;  // said by others, not yet taken
-  std::size_t taken = 0;      // bytes of the first that have been
-  std::size_t bytes = 0;      // not yet taken, of all
-  bool finished = false;  // has sent all it will ever say; is not read again
-  bool gone = false;      // is removed at the end of the round
+  std::size_t number;      // no two guests ever have the same
+  std::size_t next;        // which words it takes next, by number
+  std::size_t taken = 0;   // bytes of them that it has taken
+  std::size_t unsent = 0;  // bytes said by others that it has not
+  bool finished = false;   // has sent all it will ever say; is not read again
+  bool gone = false;       // is removed at the end of the round
 };
 
 class Room {
@@ -46,12 +49,17 @@ class Room {
   bool accept_guests();
   void attend(Guest& guest, short revents);
   void read_some(Guest& guest);
-  void tell(Guest& guest, const Words& words);
+  void tell(Guest& guest, std::size_t bytes);
   void write_some(Guest& guest);
+  void forget();
+  std::size_t log_end() const { return forgotten_ + log_.size(); }
 
   net::Fd listener_;
   bool resting_ = false;  // no descriptor was free: one wait without listener
   std::vector<Guest> guests_;
+  std::size_t next_number_ = 0;
+  std::deque<Words> log_;
+  std::size_t forgotten_ = 0;   // words that stood in the log before
   std::vector<pollfd> polled_;  // each guest at its own place, then listener_
   std::array<char, 65536> scratch_;
 };
@@ -67,8 +75,9 @@ inline void Room::run() {
     }
     if (polled_.back().revents != 0) listening = accept_guests();
     std::erase_if(guests_, [](const Guest& guest) {
-      return guest.gone || (guest.finished && guest.backlog.empty());
+      return guest.gone || (guest.finished && guest.unsent == 0);
     });
+    forget();
   }
 }
 
@@ -77,7 +86,7 @@ inline void Room::wait() {
   polled_.clear();
   for (const Guest& guest : guests_) {
     const int in = guest.finished ? 0 : POLLIN;
-    const int out = guest.backlog.empty() ? 0 : POLLOUT;
+    const int out = guest.unsent == 0 ? 0 : POLLOUT;
     polled_.push_back({guest.fd.get(), static_cast<short>(in | out), 0});
   }
   polled_.push_back({resting_ ? -1 : listener_.get(), POLLIN, 0});
@@ -93,7 +102,7 @@ inline bool Room::accept_guests() {
     net::Fd fd(::accept4(listener_.get(), nullptr, nullptr,
                          SOCK_NONBLOCK | SOCK_CLOEXEC));
     if (fd) {
-      guests_.push_back({std::move(fd), {}});
+      guests_.push_back({std::move(fd), next_number_++, log_end()});
     } else if (errno == EAGAIN) {
       return true;
     } else if (errno != EINTR && errno != ECONNABORTED) {
@@ -125,42 +134,54 @@ inline void Room::read_some(Guest& guest) {
     guest.finished = true;
     return;
   }
-  const auto words = std::make_shared<const std::string>(
-      scratch_.data(), static_cast<std::size_t>(n));
+  const auto bytes = static_cast<std::size_t>(n);
+  log_.push_back({std::string(scratch_.data(), bytes), guest.number});
   for (Guest& other : guests_) {
-    if (&other != &guest) tell(other, words);
+    if (&other != &guest) tell(other, bytes);
   }
 }
 
-inline void Room::tell(Guest& guest, const Words& words) {
+inline void Room::tell(Guest& guest, std::size_t bytes) {
   if (guest.gone || guest.finished) return;
-  if (guest.bytes + words->size() > backlog_limit) {
+  if (guest.unsent + bytes > backlog_limit) {
     guest.gone = true;
     return;
   }
-  const bool was_empty = guest.backlog.empty();
-  guest.backlog.push_back(words);
-  guest.bytes += words->size();
-  // Usually the kernel takes it all; behind a backlog it would take nothing.
+  const bool was_empty = guest.unsent == 0;
+  guest.unsent += bytes;
   if (was_empty) write_some(guest);
 }
 
 inline void Room::write_some(Guest& guest) {
-  while (!guest.backlog.empty()) {
-    const std::string& words = *guest.backlog.front();
-    const std::size_t left = words.size() - guest.taken;
-    const ssize_t n =
-        ::send(guest.fd.get(), words.data() + guest.taken, left, MSG_NOSIGNAL);
+  while (guest.unsent > 0) {
+    const Words& words = log_[guest.next - forgotten_];
+    if (words.speaker == guest.number) {
+      ++guest.next;
+      continue;
+    }
+    const std::size_t left = words.text.size() - guest.taken;
+    const ssize_t n = ::send(guest.fd.get(), words.text.data() + guest.taken,
+                             left, MSG_NOSIGNAL);
     if (n < 0) {
       if (errno != EAGAIN && errno != EINTR) guest.gone = true;
       return;
     }
     guest.taken += static_cast<std::size_t>(n);
-    guest.bytes -= static_cast<std::size_t>(n);
-    if (guest.taken < words.size()) return;
-    guest.backlog.pop_front();
+    guest.unsent -= static_cast<std::size_t>(n);
+    if (guest.taken < words.text.size()) return;
+    ++guest.next;
     guest.taken = 0;
   }
+}
+
+// Removes from the log what nobody is still to take.
+inline void Room::forget() {
+  std::size_t oldest = log_end();
+  for (Guest& guest : guests_) {
+    if (guest.unsent == 0) guest.next = log_end();
+    oldest = std::min(oldest, guest.next);
+  }
+  for (; forgotten_ < oldest; ++forgotten_) log_.pop_front();
 }
 
 inline void serve(net::Fd listener) { Room(std::move(listener)).run(); }
