@@ -28,7 +28,7 @@ Options::Options(std::string usage, std::string summary)
 }
 
 void Options::text(std::string name, std::string what, std::string& target) {
-  what += " (" + target + ')';
+  if (!target.empty()) what += " (" + target + ')';
   add({std::move(name), std::move(what), true,
        [&target](std::string_view, std::string_view value) {
          target = value;

@@ -33,8 +33,10 @@ Pipe make_pipe() {
 
 // Between fork and exec: only calls that are safe there, and no return.
 [[noreturn]] void become(const std::vector<char*>& words, int out, int err,
-                         int failure) {
+                         int failure, pid_t parent) {
   ::prctl(PR_SET_PDEATHSIG, SIGKILL);
+  // It may have died before the line above: then no signal comes any more.
+  if (::getppid() != parent) ::_exit(1);
   ::setpgid(0, 0);
   const int nothing = ::open("/dev/null", O_RDONLY | O_CLOEXEC);
   ::dup2(nothing, 0);
@@ -72,9 +74,11 @@ ChildProcess::ChildProcess(const std::vector<std::string>& command) {
   Pipe out = make_pipe();
   Pipe err = make_pipe();
   Pipe failure = make_pipe();
+  const pid_t parent = ::getpid();
   process_ = net::check(::fork(), "fork");
   if (process_ == 0) {
-    become(words, out.write.get(), err.write.get(), failure.write.get());
+    become(words, out.write.get(), err.write.get(), failure.write.get(),
+           parent);
   }
   ::setpgid(process_, process_);
   failure.write = net::Fd();

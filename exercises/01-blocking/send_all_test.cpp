@@ -172,7 +172,8 @@ TEST_CASE("the kernel takes a little at a time and signals interrupt it") {
                   "no byte is sent twice");
   const Result result = sending.result();
   CHECK_MESSAGE(!result.error, "a signal is no error: " << result.error);
-  CHECK_MESSAGE(received == head + body, "every byte arrives, in order");
+  // In parentheses: doctest would print both values.
+  CHECK_MESSAGE((received == head + body), "every byte arrives, in order");
   CHECK_MESSAGE(result.n == received.size(),
                 "n counts the bytes of both blocks: " << result.n);
 }
