@@ -7,6 +7,7 @@
 #include <vector>
 
 #include "chapters/server.hpp"
+#include "common/error.hpp"
 #include "common/options.hpp"
 #include "common/socket.hpp"
 
@@ -24,9 +25,11 @@ int main(int argc, char** argv) {
           throw net::UsageError("unexpected argument '" + arguments[0] + "'");
         }
         net::Fd listener = net::listen_on(net::resolve(host, port));
-        std::printf("listening on %s\n",
-                    net::local_address(listener).text().c_str());
-        std::fflush(stdout);
+        const std::string address = net::local_address(listener).text();
+        if (std::printf("listening on %s\n", address.c_str()) < 0 ||
+            std::fflush(stdout) != 0) {
+          net::throw_errno("write", "standard output");
+        }
         serve(std::move(listener));
         return 0;
       });

@@ -1,11 +1,15 @@
 #include "common/options.hpp"
 
+#include <fcntl.h>
+
 #include <algorithm>
 #include <charconv>
 #include <cstdio>
 #include <exception>
 #include <span>
 #include <utility>
+
+#include "common/error.hpp"
 
 namespace net {
 
@@ -102,6 +106,19 @@ std::string Options::help(std::string_view program) const {
   return text;
 }
 
+namespace {
+
+// A program may be started with 0, 1 or 2 closed. The next file it opened would
+// get that number, and what it says would be written there. Opened for reading
+// only, the number is taken and writing fails.
+void take_standard_descriptors() {
+  for (int number = 0; number < 3; ++number) {
+    if (::fcntl(number, F_GETFD) < 0) ::open("/dev/null", O_RDONLY);
+  }
+}
+
+}  // namespace
+
 int run_program(
     int argc, char** argv, const Options& options,
     const std::function<int(const std::vector<std::string>&)>& body) {
@@ -109,9 +126,13 @@ int run_program(
   program.remove_prefix(program.rfind('/') + 1);
   const int length = static_cast<int>(program.size());
   try {
+    take_standard_descriptors();
     const std::vector<std::string> arguments = options.parse(argc, argv);
     if (options.help_wanted()) {
-      std::fputs(options.help(program).c_str(), stdout);
+      if (std::fputs(options.help(program).c_str(), stdout) < 0 ||
+          std::fflush(stdout) != 0) {
+        throw_errno("write", "standard output");
+      }
       return 0;
     }
     return body(arguments);

@@ -158,6 +158,17 @@ TEST_CASE("a host that cannot be resolved is one line, exit with 1") {
   CHECK(ended.errors.find('\n') == ended.errors.size() - 1);
 }
 
+TEST_CASE("it does not serve if it cannot say where") {
+  const auto run_shell = [](const std::string& redirection) {
+    ChildProcess shell({"/bin/sh", "-c", PROGRAM " --port 0 " + redirection});
+    const int status = shell.wait();
+    return std::to_string(status) + ' ' + shell.errors();
+  };
+  const std::string reason = "1 01-blocking: write standard output: ";
+  CHECK(run_shell(">/dev/full") == reason + "No space left on device\n");
+  CHECK(run_shell(">&-") == reason + "Bad file descriptor\n");
+}
+
 TEST_CASE("--host ::1 serves IPv6, or says that there is none") {
   if (machine_has("::1")) {
     ChildProcess program({PROGRAM, "--host", "::1", "--port=0"});

@@ -17,7 +17,9 @@
 #include <cstdio>
 #include <cstdlib>
 #include <cstring>
+#include <filesystem>
 #include <fstream>
+#include <iterator>
 #include <map>
 #include <memory>
 #include <string>
@@ -75,6 +77,15 @@ struct Process {
   std::string name;
 };
 
+std::ptrdiff_t threads(pid_t pid) {
+  std::error_code gone;
+  const std::filesystem::directory_iterator tasks(
+      "/proc/" + std::to_string(pid) + "/task", gone);
+  return std::distance(begin(tasks), end(tasks));
+}
+
+// A process whose first thread has ended counts as a zombie while its other
+// threads run.
 std::map<pid_t, Process> all_processes() {
   std::map<pid_t, Process> found;
   const std::unique_ptr<DIR, int (*)(DIR*)> folder(::opendir("/proc"),
@@ -89,7 +100,7 @@ std::map<pid_t, Process> all_processes() {
     const auto open = stat.find('(');
     const auto close = stat.rfind(')');
     if (open == std::string::npos || close == std::string::npos) continue;
-    if (stat.compare(close, 3, ") Z") == 0) continue;
+    if (stat.compare(close, 3, ") Z") == 0 && threads(pid) <= 1) continue;
     found[pid] = {std::atoi(stat.c_str() + close + 4),
                   stat.substr(open + 1, close - open - 1)};
   }
@@ -141,7 +152,11 @@ Runner::Runner(std::vector<std::string> command)
   for (const int signal : {SIGCHLD, SIGINT, SIGTERM, SIGHUP, SIGQUIT}) {
     ::sigaddset(&signals_, signal);
   }
-  ::sigprocmask(SIG_BLOCK, &signals_, &old_mask_);
+  // Nobody may read what we say about a hang; the killing must come all the
+  // same.
+  sigset_t blocked = signals_;
+  ::sigaddset(&blocked, SIGPIPE);
+  ::sigprocmask(SIG_BLOCK, &blocked, &old_mask_);
   // Whoever loses its parent becomes our child. So "we have no child" means
   // that nobody is left, whatever session or group they went to.
   net::check(::prctl(PR_SET_CHILD_SUBREAPER, 1), "prctl");

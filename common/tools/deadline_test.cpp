@@ -185,6 +185,16 @@ TEST_CASE("deadline takes everything with it when it is interrupted") {
   }
 }
 
+TEST_CASE("deadline kills even if nobody reads what it says") {
+  ChildProcess deaf({"sh", "-c",
+                     "exec 3>&1; { " DEADLINE
+                     " --seconds 1 sh -c 'echo $$ >&3; exec sleep 1000' 2>&1;"
+                     " echo $? >&3; } | true"});
+  CHECK(deaf.wait() == 0);
+  CHECK(contains(deaf.output(), "\n124\n"));
+  CHECK(!exists(std::atoi(deaf.output().c_str())));
+}
+
 // The command holds our end of its output, so wait() would not return.
 TEST_CASE("the command dies with a runner that is killed") {
   ChildProcess runner(

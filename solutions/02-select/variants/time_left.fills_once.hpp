@@ -25,8 +25,8 @@ inline timeval time_left(Clock::time_point deadline, Clock::time_point now) {
 // Throws std::system_error if select fails other than by a signal.
 inline bool wait_readable(const World& world, int fd,
                           Clock::time_point deadline) {
-  // Filled once: another call is made only after an error, and then the set is as
-  // it was (select(2)).
+  // Filled once: another call is made only after an error, and then the set is
+  // as it was (select(2)).
   fd_set readable;
   FD_ZERO(&readable);
   FD_SET(fd, &readable);
