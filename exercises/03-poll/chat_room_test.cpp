@@ -137,7 +137,7 @@ std::string hears(Client& guest, const std::string& words) {
 std::string all_hear(std::initializer_list<Client*> guests,
                      const std::string& words) {
   for (Client* guest : guests) {
-    const std::string wrong = hears(*guest, words);
+    std::string wrong = hears(*guest, words);
     if (!wrong.empty()) return wrong;
   }
   return {};
