@@ -5,6 +5,7 @@
 // deleted would still see its wrong answer fail, by accident.
 
 #include <algorithm>
+#include <cctype>
 #include <chrono>
 #include <cstddef>
 #include <cstdio>
@@ -12,7 +13,6 @@
 #include <filesystem>
 #include <fstream>
 #include <iterator>
-#include <regex>
 #include <set>
 #include <stdexcept>
 #include <string>
@@ -111,6 +111,20 @@ void judge_repair(const Strings& command) {
   }
 }
 
+// What doctest prints of each test case that says anything: it puts a line of
+// such signs before it.
+Strings blocks(const std::string& text) {
+  const std::string border = std::string(79, '=') + '\n';
+  Strings found;
+  std::size_t from = 0;
+  while (from < text.size()) {
+    const std::size_t to = std::min(text.find(border, from), text.size());
+    found.push_back(text.substr(from, to - from));
+    from = to + border.size();
+  }
+  return found;
+}
+
 // The option that makes doctest run this test case only. It takes a list, so
 // a comma in the name has to match as "any character".
 std::string only(std::string test_case) {
@@ -122,13 +136,9 @@ void judge_wrong(const fs::path& header, Strings command) {
   const Claim claim = read_claim(header);
   command.push_back(only(claim.fails));
   const Outcome outcome = run_failing(command);
-  // doctest puts such a line before every test case that says anything.
-  static const std::regex border("={79}\n");
   const std::string& text = outcome.text;
-  std::sregex_token_iterator block(text.begin(), text.end(), border, -1);
   bool failed = false;
-  for (; block != std::sregex_token_iterator(); ++block) {
-    const std::string report = *block;
+  for (const std::string& report : blocks(text)) {
     if (!contains(report, "TEST CASE:  " + claim.fails + '\n')) continue;
     failed = true;
     if (contains(report, claim.message)) return;
@@ -156,7 +166,8 @@ std::size_t skip_literal(const std::string& text, std::size_t at) {
 bool starts_literal(const std::string& text, std::size_t at) {
   if (text[at] == '"') return true;
   // Not the quotation mark that parts the digits of a number.
-  return text[at] == '\'' && !std::isalnum(static_cast<int>(text[at - 1]));
+  return text[at] == '\'' &&
+         !std::isalnum(static_cast<unsigned char>(text[at - 1]));
 }
 
 // The adjacent string literals at this place, joined; empty if there are none.
@@ -189,14 +200,30 @@ std::size_t second_argument(const std::string& text, std::size_t at) {
   return at;
 }
 
-// All calls of macros with such names in the source of a test.
-std::vector<Call> calls(const std::string& source, const char* names) {
-  const std::regex pattern(std::string("\\b(") + names + ")\\(");
+// The name of the macro that is called with the parenthesis at `open`, if it
+// starts with one of these; else nothing.
+std::string macro_before(const std::string& text, std::size_t open,
+                         const Strings& starts) {
+  std::size_t from = open;
+  const auto in_name = [](char c) {
+    return std::isalnum(static_cast<unsigned char>(c)) || c == '_';
+  };
+  while (from > 0 && in_name(text[from - 1])) --from;
+  const std::string name = text.substr(from, open - from);
+  const auto fits = [&](const std::string& start) {
+    return name.starts_with(start);
+  };
+  return std::any_of(starts.begin(), starts.end(), fits) ? name : "";
+}
+
+// All calls of macros whose names start so in the source of a test.
+std::vector<Call> calls(const std::string& source, const Strings& starts) {
   std::vector<Call> found;
-  std::sregex_iterator match(source.begin(), source.end(), pattern);
-  for (; match != std::sregex_iterator(); ++match) {
-    const std::string macro = match->str(1);
-    auto at = static_cast<std::size_t>(match->position() + match->length());
+  std::size_t open = source.find('(');
+  for (; open != std::string::npos; open = source.find('(', open + 1)) {
+    const std::string macro = macro_before(source, open, starts);
+    if (macro.empty()) continue;
+    std::size_t at = open + 1;
     if (macro.ends_with("_MESSAGE")) at = second_argument(source, at);
     std::string text = literals_at(source, at);
     // A colon at the end announces a value.
@@ -278,12 +305,15 @@ void Files::check_starter(const std::string& name) {
 
 void Files::check_hints(const std::string& name) {
   const std::string text = expect(exercises_ / (name + ".hints.md"));
-  static const std::regex fold("<details>[^]*?</details>");
-  std::ptrdiff_t hints = 0;
-  std::sregex_iterator hint(text.begin(), text.end(), fold);
-  for (; hint != std::sregex_iterator(); ++hint) {
+  int hints = 0;
+  std::size_t at = text.find("<details>");
+  while (at != std::string::npos) {
     ++hints;
-    if (!contains(hint->str(), "?")) complain(name + ": a hint asks nothing");
+    const std::size_t next = text.find("<details>", at + 1);
+    if (!contains(text.substr(at, next - at), "?")) {
+      complain(name + ": a hint asks nothing");
+    }
+    at = next;
   }
   if (hints < 3 || hints > 4) {
     complain(name + " has " + std::to_string(hints) + " hints, not 3 or 4");
@@ -300,7 +330,7 @@ void Files::check_assertions(const Exercise& exercise) {
     complain(name + "_test.cpp does not include its subject in <>");
   }
   std::set<std::string> cases;
-  for (const Call& test : calls(source, "TEST_CASE")) cases.insert(test.text);
+  for (const Call& test : calls(source, {"TEST_CASE"})) cases.insert(test.text);
   Strings messages;
   for (const std::string& belief : exercise.wrong) {
     const std::string file = name + '.' + belief + ".hpp";
@@ -312,8 +342,7 @@ void Files::check_assertions(const Exercise& exercise) {
     }
   }
   Strings texts;
-  const auto all = "(?:CHECK|REQUIRE|WARN|FAIL)[A-Z_]*";
-  for (const Call& call : calls(source, all)) {
+  for (const Call& call : calls(source, {"CHECK", "REQUIRE", "WARN", "FAIL"})) {
     const std::string where = name + "_test.cpp: " + call.macro;
     const auto starts = [&](const std::string& message) {
       return message.starts_with(call.text);

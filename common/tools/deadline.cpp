@@ -132,7 +132,7 @@ class Runner {
   bool reap();
   int end();
   void tell_left_behind() const;
-  void tell_too_late(std::chrono::seconds limit) const;
+  void tell_where(const std::string& what) const;
   void kill_all();
 
   std::vector<std::string> command_;
@@ -181,7 +181,9 @@ int Runner::run(std::chrono::seconds limit) {
   while (!reap()) {
     const int signal = wait_for_signal(signals_, until);
     if (signal == SIGCHLD) continue;
-    if (signal == 0) tell_too_late(limit);
+    tell_where(signal == 0
+                   ? " has not ended in " + std::to_string(limit.count()) + " s"
+                   : std::string(" was interrupted"));
     kill_all();
     return signal == 0 ? status_too_late : 128 + signal;
   }
@@ -206,9 +208,8 @@ void Runner::tell_left_behind() const {
   }
 }
 
-void Runner::tell_too_late(std::chrono::seconds limit) const {
-  std::string text = "deadline: " + command_[0] + " has not ended in " +
-                     std::to_string(limit.count()) + " s\n";
+void Runner::tell_where(const std::string& what) const {
+  std::string text = "deadline: " + command_[0] + what + '\n';
   for (const auto& [pid, name] : descendants()) {
     text += "deadline: process " + std::to_string(pid) + " (" + name + ")\n" +
             testing::whereabouts(pid);
@@ -234,15 +235,21 @@ void Runner::kill_all() {
 
 int main(int argc, char** argv) {
   std::uint32_t seconds = 60;
+  std::string page;
   net::Options options(
-      "[--seconds N] COMMAND [ARGUMENT...]",
+      "[--seconds N] [--read-next PAGE] COMMAND [ARGUMENT...]",
       "Runs a command. If it has not ended in time, says which system call on\n"
       "which descriptor each of its threads sits in, kills it with everything\n"
       "it started, and exits with status 124.");
   options.number("--seconds", "time to end", 1, 86400, seconds);
+  options.text("--read-next", "page to read next if it succeeds", page);
   return net::run_program(
       argc, argv, options, [&](const std::vector<std::string>& command) {
         if (command.empty()) throw net::UsageError("no command");
-        return Runner(command).run(std::chrono::seconds(seconds));
+        const int status = Runner(command).run(std::chrono::seconds(seconds));
+        if (status == 0 && !page.empty()) {
+          std::printf("Done. Next: read %s\n", page.c_str());
+        }
+        return status;
       });
 }

@@ -10,7 +10,8 @@ enum class Step {
   Nothing,  // wait again
   Read,     // the read gives bytes, the end of the stream or the error
   Write,    // the write takes bytes or gives the error
-  Drop,     // neither call can move a byte any more
+  Drop,     // neither call can move a byte any more; where Read is right too,
+            // either will do
   Bug,      // no client can cause this, only a fault of the server
 };
 
