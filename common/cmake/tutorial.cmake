@@ -92,7 +92,7 @@ function(tutorial_exercise name)
   add_custom_target(
     check-${name}
     COMMAND ${limit} --read-next solutions/${chapter}/${name}.md
-            $<TARGET_FILE:exercise-${name}> --no-version
+            $<TARGET_FILE:exercise-${name}> --no-intro
     DEPENDS exercise-${name} deadline
     COMMENT "Checking ${folder}/${name}.hpp"
     USES_TERMINAL VERBATIM)
