@@ -15,7 +15,7 @@ struct UsageError : std::runtime_error {
 };
 
 // The whole text as a decimal number in [least, most]; throws UsageError
-// naming the option: "--port: 70000 is not a number from 0 to 65535".
+// naming the option: "--port: '70000' is not a number from 0 to 65535".
 std::uint64_t parse_number(std::string_view option, std::string_view text,
                            std::uint64_t least, std::uint64_t most);
 

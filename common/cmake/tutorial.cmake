@@ -31,6 +31,9 @@ function(tutorial_test name)
   add_test(NAME ${name} COMMAND deadline --seconds ${arg_SECONDS}
                                 $<TARGET_FILE:${name}>)
   set_tests_properties(${name} PROPERTIES LABELS "${arg_LABEL}")
+  if(arg_LABEL STREQUAL "author")
+    add_dependencies(author-checks ${name} deadline)
+  endif()
 endfunction()
 
 # tutorial_chapter(): the chapter in this folder, with its program, its tests,
@@ -120,6 +123,7 @@ macro(tutorial_author_exercise)
     set(starter repair)
   endif()
   tutorial_answer(starter-${name} ${name} ${CMAKE_CURRENT_SOURCE_DIR})
+  add_dependencies(author-checks judge deadline starter-${name})
   target_compile_options(starter-${name} PRIVATE -Wno-unused-parameter)
   add_test(NAME starter-${name}
            COMMAND judge ${starter} ${CMAKE_CURRENT_SOURCE_DIR}/${name}.hpp
@@ -156,6 +160,7 @@ macro(tutorial_one_answer kind which)
   file(CONFIGURE OUTPUT ${wrapper}/${name}.hpp CONTENT
        "#include \"${solutions}/${source}/${name}.${which}.hpp\"\n")
   tutorial_answer(${kind}-${name}.${which} ${name} ${wrapper})
+  add_dependencies(author-checks ${kind}-${name}.${which})
   target_compile_options(${kind}-${name}.${which} PRIVATE -O0 -g0)
 endmacro()
 
