@@ -118,6 +118,21 @@ void serve_one(Client& client) {
   if (client.echo("hello") != "hello") throw std::runtime_error("wrong bytes");
 }
 
+// From now on the server cannot open one descriptor. An accept that sleeps has
+// its number already, so a client has to come and go before that is true.
+// Returns how many it has open.
+std::size_t leave_none_free(const RunningServer& server) {
+  Client visitor(server.address());
+  serve_one(visitor);
+  const std::size_t used = testing::open_descriptors(server.pid()) - 1;
+  server.limit_descriptors(used);
+  visitor.close();
+  testing::wait_until("the visitor's descriptor is closed", [&] {
+    return testing::open_descriptors(server.pid()) == used;
+  });
+  return used;
+}
+
 std::string exchange_in_pieces(Client& client, const std::string& bytes) {
   std::string back;
   for (std::size_t at = 0, size = 1; at < bytes.size(); ++size) {
@@ -329,9 +344,7 @@ PROMISE("6a") {
 
 PROMISE("6b") {
   const RunningServer server(serve);
-  testing::wait_until_settled(server.pid());
-  const std::size_t used = testing::open_descriptors(server.pid());
-  server.limit_descriptors(used);
+  const std::size_t used = leave_none_free(server);
   Client client(server.address());
   client.send("waited");
   check_that_it_rests(server);
@@ -341,8 +354,7 @@ PROMISE("6b") {
 
 PROMISE("6c") {
   RunningServer server(serve);
-  testing::wait_until_settled(server.pid());
-  server.limit_descriptors(testing::open_descriptors(server.pid()));
+  leave_none_free(server);
   const Client client(server.address());
   CHECK(server.stop().clean);
 }
