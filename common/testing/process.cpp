@@ -8,6 +8,7 @@
 #include <cstddef>
 #include <filesystem>
 #include <fstream>
+#include <system_error>
 #include <thread>
 
 #include "common/error.hpp"
@@ -72,6 +73,14 @@ char state(pid_t process) {
   std::string line;
   if (!std::getline(file, line)) net::throw_errno("read", path);
   return line.at(line.rfind(')') + 2);
+}
+
+bool has_ended(pid_t process) {
+  try {
+    return state(process) == 'Z';
+  } catch (const std::system_error&) {
+    return true;
+  }
 }
 
 std::size_t open_descriptors(pid_t process) {

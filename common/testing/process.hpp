@@ -38,6 +38,9 @@ std::uint64_t voluntary_switches(pid_t process);
 // R running, S asleep, T stopped, Z ended and not reaped yet.
 char state(pid_t process);
 
+// True once it has ended, reaped or not. Does not throw for a reaped one.
+bool has_ended(pid_t process);
+
 // How many descriptors it has open.
 std::size_t open_descriptors(pid_t process);
 

@@ -124,9 +124,8 @@ TEST_CASE("the program and all it started die with the counter") {
     if (!counts_here(counter)) return;
   }
   for (const pid_t process : {program, started}) {
-    testing::wait_until("the end of " + std::to_string(process), [&] {
-      return ::kill(process, 0) != 0 || testing::state(process) == 'Z';
-    });
+    testing::wait_until("the end of " + std::to_string(process),
+                        [&] { return testing::has_ended(process); });
   }
 }
 
