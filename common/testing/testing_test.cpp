@@ -87,19 +87,9 @@ std::string what(const std::function<void()>& body) {
   return "nothing was thrown";
 }
 
-// True once there is no such process, or only its exit status.
-bool gone(pid_t process) {
-  if (::kill(process, 0) < 0) return errno == ESRCH;
-  try {
-    return testing::state(process) == 'Z';
-  } catch (const std::system_error&) {
-    return true;
-  }
-}
-
 void wait_until_gone(pid_t process) {
   testing::wait_until("the end of process " + std::to_string(process),
-                      [process] { return gone(process); });
+                      [process] { return testing::has_ended(process); });
 }
 
 // Runs one of the skipped test cases below, which is meant to fail, in a
@@ -281,7 +271,7 @@ TEST_CASE("a server that returns and leaves nothing behind is clean") {
   Client(server.address()).echo("x");
   const pid_t process = server.pid();
   CHECK(server.stop().clean);
-  CHECK(gone(process));
+  CHECK(testing::has_ended(process));
 }
 
 TEST_CASE("the CPU time of a server is told when it has stopped") {
@@ -443,7 +433,7 @@ TEST_CASE("a child that does not end in time is told, and can go on") {
   CHECK(what<testing::TimedOut>([&] { child.wait(5ms); }) ==
         "process " + std::to_string(child.pid()) +
             " has not ended within 5 ms");
-  CHECK_FALSE(gone(child.pid()));
+  CHECK_FALSE(testing::has_ended(child.pid()));
 }
 
 TEST_CASE("the line about listening gives the address") {
@@ -481,9 +471,9 @@ TEST_CASE("at the end of the scope the whole group of a child is killed") {
     child.wait_until_listening();
     child_id = child.pid();
     grandchild = std::stoi(child.errors());
-    CHECK_FALSE(gone(grandchild));
+    CHECK_FALSE(testing::has_ended(grandchild));
   }
-  CHECK(gone(child_id));
+  CHECK(testing::has_ended(child_id));
   wait_until_gone(grandchild);
 }
 
