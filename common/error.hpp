@@ -1,8 +1,10 @@
 #pragma once
 
 #include <cerrno>
+#include <chrono>
 #include <string>
 #include <system_error>
+#include <thread>
 
 namespace net {
 
@@ -21,6 +23,23 @@ Integer check(Integer result, const std::string& call,
               const std::string& address = {}) {
   if (result < 0) throw_errno(call, address);
   return result;
+}
+
+// After select, poll or epoll_wait has failed. EINTR: nothing, a round without
+// work. What passes, such as ENOMEM: pauses 100 ms, as at once would spin. What
+// repeating the call cannot mend: throws as throw_errno does.
+inline void rest_or_throw(const std::string& call) {
+  switch (errno) {
+    case EINTR:
+      return;
+    case EBADF:
+    case EFAULT:
+    case EINVAL:
+    case EIO:
+      throw_errno(call);
+    default:
+      std::this_thread::sleep_for(std::chrono::milliseconds(100));
+  }
 }
 
 // The current errno as a value, for calls whose failure is a result.

@@ -122,7 +122,7 @@ const std::vector<int>& Server::wait() {
   if (!clients_.empty()) highest = std::max(highest, clients_.rbegin()->first);
   int left = ::select(highest + 1, &readable, &writable, nullptr,
                       rest >= 0 ? &limit : nullptr);
-  if (left < 0 && errno != EINTR) net::throw_errno("select");
+  if (left < 0) net::rest_or_throw("select");
   for (int fd = 0; left > 0; ++fd) {
     if (FD_ISSET(fd, &readable) || FD_ISSET(fd, &writable)) {
       ready_.push_back(fd);

@@ -113,7 +113,7 @@ const std::vector<int>& Server::wait() {
   const int rest = rest_left();
   polled_[0].fd = rest >= 0 ? -1 : listener_.get();  // poll skips negative ones
   int left = ::poll(polled_.data(), polled_.size(), rest);
-  if (left < 0 && errno != EINTR) net::throw_errno("poll");
+  if (left < 0) net::rest_or_throw("poll");
   for (std::size_t i = 0; left > 0; ++i) {
     const auto& [fd, events, revents] = polled_[i];
     if (revents == 0) continue;

@@ -1,0 +1,194 @@
+// Chapter 04: the kernel keeps the list, epoll, level-triggered.
+//
+// New: the list of clients is handed over once, entry by entry, and stays in
+// the kernel. The thread sleeps in epoll_wait, which returns those that are
+// ready and costs nothing for those that are idle. The price: what we wait for
+// is known in two places, and each change costs a call that keeps them equal.
+
+#include <sys/epoll.h>
+#include <sys/socket.h>
+
+#include <array>
+#include <cerrno>
+#include <chrono>
+#include <cstdint>
+#include <map>
+#include <utility>
+#include <vector>
+
+#include "chapters/server.hpp"
+#include "common/error.hpp"
+#include "common/socket.hpp"
+
+namespace {
+
+using std::chrono::milliseconds;
+using Clock = std::chrono::steady_clock;
+
+// How long the listener rests when there is no descriptor for a client.
+constexpr milliseconds rest_limit{100};
+
+// At most so many clients are accepted before the others get their turn.
+constexpr int accepts_a_round = 64;
+
+// Those who find no room are reported in the next round.
+constexpr int events_a_round = 128;
+
+struct Client {
+  net::Fd fd;
+  // Read and not yet sent. While it holds bytes the client is not read, so
+  // it never holds more than one read brought.
+  std::vector<char> pending;
+  std::uint32_t interest = 0;  // what the kernel was last told to watch for
+};
+
+bool worth_another_try(int error) { return error == EAGAIN || error == EINTR; }
+
+// Sends what the kernel will take and keeps the rest for later.
+// False: the connection is broken.
+bool write_some(Client& client) {
+  std::vector<char>& pending = client.pending;
+  const ssize_t n =
+      ::send(client.fd.get(), pending.data(), pending.size(), MSG_NOSIGNAL);
+  if (n < 0) return worth_another_try(errno);
+  pending.erase(pending.begin(), pending.begin() + n);
+  // An idle client must not keep the memory of its busiest moment.
+  if (pending.empty()) pending.shrink_to_fit();
+  return true;
+}
+
+// Reads once and sends at once: usually the kernel takes it all.
+// False: the client has finished or the connection is broken.
+bool read_some(Client& client, std::array<char, 65536>& scratch) {
+  const ssize_t n = ::recv(client.fd.get(), scratch.data(), scratch.size(), 0);
+  if (n < 0) return worth_another_try(errno);
+  if (n == 0) return false;
+  client.pending.assign(scratch.begin(), scratch.begin() + n);
+  return write_some(client);
+}
+
+class Server {
+ public:
+  explicit Server(net::Fd listener);
+  void run();  // until the listener is shut down
+
+ private:
+  const std::vector<epoll_event>& wait();
+  int rest_left() const;
+  bool accept_clients();
+  void add(net::Fd fd);
+  void attend(const epoll_event& event);
+  bool watch(Client& client);
+  void drop(int fd);
+  bool tell(int fd, std::uint32_t& told, std::uint32_t interest);
+
+  net::Fd listener_;
+  Clock::time_point rest_until_{};  // until then the listener is not watched
+  std::map<int, Client> clients_;   // by descriptor
+  net::Fd epoll_;                   // the kernel's list
+  std::uint32_t listening_ = 0;     // the listener's interest, as last told
+  std::vector<epoll_event> ready_;
+  std::array<char, 65536> scratch_;
+};
+
+Server::Server(net::Fd listener)
+    : listener_(std::move(listener)),
+      epoll_(net::check(::epoll_create1(EPOLL_CLOEXEC), "epoll_create1")) {
+  net::set_nonblocking(listener_);
+}
+
+void Server::run() {
+  bool listening = true;
+  while (listening) {
+    for (const epoll_event& event : wait()) {
+      if (event.data.fd == listener_.get()) {
+        listening = accept_clients();
+      } else {
+        attend(event);
+      }
+    }
+  }
+}
+
+// The only place where the thread sleeps. Returns the descriptors on which a
+// call is worth a try; which call, the client knows. Each stands there once and
+// only its own turn closes it, so no number can change hands before its turn.
+const std::vector<epoll_event>& Server::wait() {
+  ready_.clear();
+  int rest = rest_left();
+  if (!tell(listener_.get(), listening_, rest >= 0 ? 0U : EPOLLIN)) {
+    rest = static_cast<int>(rest_limit.count());  // then it is told again
+  }
+  epoll_event events[events_a_round];
+  const int n = ::epoll_wait(epoll_.get(), events, events_a_round, rest);
+  if (n < 0) net::rest_or_throw("epoll_wait");
+  if (n > 0) ready_.insert(ready_.end(), events, events + n);
+  return ready_;
+}
+
+// Milliseconds, rounded up; -1 if the listener is not resting.
+int Server::rest_left() const {
+  if (rest_until_ == Clock::time_point{}) return -1;
+  const auto left = ceil<milliseconds>(rest_until_ - Clock::now()).count();
+  return left > 0 ? static_cast<int>(left) : -1;
+}
+
+// False: the listener has been shut down.
+bool Server::accept_clients() {
+  for (int i = 0; i < accepts_a_round; ++i) {
+    net::Fd fd(::accept4(listener_.get(), nullptr, nullptr,
+                         SOCK_NONBLOCK | SOCK_CLOEXEC));
+    if (fd) {
+      add(std::move(fd));
+    } else if (errno == EAGAIN) {
+      return true;
+    } else if (errno != EINTR && errno != ECONNABORTED) {
+      // No descriptor, no memory: the queue stays; at once would spin.
+      rest_until_ = Clock::now() + rest_limit;
+      return net::is_listening(listener_);
+    }
+  }
+  return true;
+}
+
+void Server::add(net::Fd fd) {
+  const int number = fd.get();
+  Client& client = clients_[number] = {std::move(fd), {}, 0};
+  if (!watch(client)) drop(number);  // the kernel's list is full
+}
+
+void Server::attend(const epoll_event& event) {
+  Client& client = clients_.at(event.data.fd);
+  const bool alive =
+      client.pending.empty() ? read_some(client, scratch_) : write_some(client);
+  if (!alive || !watch(client)) drop(event.data.fd);
+}
+
+// A client is waited for in one direction at a time.
+bool Server::watch(Client& client) {
+  return tell(client.fd.get(), client.interest,
+              client.pending.empty() ? EPOLLIN : EPOLLOUT);
+}
+
+void Server::drop(int fd) {
+  tell(fd, clients_.at(fd).interest, 0);  // close would do, if not duplicated
+  clients_.erase(fd);
+  rest_until_ = {};  // there is a descriptor for the next one now
+}
+
+// The only place that tells the kernel. An interest of 0 has no entry there.
+// False: the kernel has not taken it.
+bool Server::tell(int fd, std::uint32_t& told, std::uint32_t interest) {
+  if (interest == told) return true;
+  int change = EPOLL_CTL_MOD;
+  if (told == 0) change = EPOLL_CTL_ADD;
+  if (interest == 0) change = EPOLL_CTL_DEL;
+  epoll_event event{interest, {.fd = fd}};
+  if (::epoll_ctl(epoll_.get(), change, fd, &event) < 0) return false;
+  told = interest;
+  return true;
+}
+
+}  // namespace
+
+void serve(net::Fd listener) { Server(std::move(listener)).run(); }
