@@ -62,7 +62,7 @@ bool write_some(Client& client) {
   std::vector<char>& pending = client.pending;
   const ssize_t n =
       ::send(client.fd.get(), pending.data(), pending.size(), MSG_NOSIGNAL);
-  if (n < 0 && errno == EAGAIN) client.ready = false;
+  if (n < 0) client.ready = errno == EINTR;
   if (n < 0) return worth_another_try(errno);
   pending.erase(pending.begin(), pending.begin() + n);
   if (!pending.empty()) client.ready = false;
@@ -75,7 +75,7 @@ bool write_some(Client& client) {
 // False: the client has finished or the connection is broken.
 bool read_some(Client& client, std::array<char, 65536>& scratch) {
   const ssize_t n = ::recv(client.fd.get(), scratch.data(), scratch.size(), 0);
-  if (n < 0 && errno == EAGAIN) client.ready = false;
+  if (n < 0) client.ready = errno == EINTR;
   if (n < 0) return worth_another_try(errno);
   if (n == 0) return false;
   if (n < std::ssize(scratch) && !client.wary) client.ready = false;

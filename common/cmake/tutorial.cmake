@@ -36,9 +36,11 @@ function(tutorial_test name)
   endif()
 endfunction()
 
-# tutorial_chapter(): the chapter in this folder, with its program, its tests,
-# its facts and the contract compiled against it.
+# tutorial_chapter(RECORDED): the chapter in this folder, with its program, its
+# tests, its facts and the contract compiled against it. RECORDED: its tests see
+# the server's calls (common/testing/recorded_server.hpp).
 function(tutorial_chapter)
+  cmake_parse_arguments(PARSE_ARGV 0 arg "RECORDED" "" "")
   get_filename_component(name ${CMAKE_CURRENT_SOURCE_DIR} NAME)
   set(chapters ${PROJECT_SOURCE_DIR}/chapters)
   tutorial_library(${name}-server server.cpp)
@@ -48,11 +50,36 @@ function(tutorial_chapter)
   target_compile_definitions(${name}-test
                              PRIVATE PROGRAM="$<TARGET_FILE:${name}>")
   add_dependencies(${name}-test ${name})
+  if(arg_RECORDED)
+    target_link_libraries(${name}-test PRIVATE recording)
+  endif()
   tutorial_test(${name}-facts facts_test.cpp LABEL facts)
   tutorial_test(${name}-contract
                 ${PROJECT_SOURCE_DIR}/common/testing/contract_test.cpp
                 LINK ${name}-server LABEL contract SECONDS 300)
   target_compile_definitions(${name}-contract PRIVATE CHAPTER="${name}")
+endfunction()
+
+# tutorial_broken_copy(NAME OLD NEW): the server of this chapter with the one
+# place OLD replaced by NEW, as function NAME beside serve in the chapter's test.
+function(tutorial_broken_copy function old new)
+  get_filename_component(chapter ${CMAKE_CURRENT_SOURCE_DIR} NAME)
+  set_property(DIRECTORY APPEND PROPERTY CMAKE_CONFIGURE_DEPENDS server.cpp)
+  file(READ server.cpp text)
+  string(REPLACE "${old}" "" without "${text}")
+  string(LENGTH "${old}" one)
+  string(LENGTH "${text}" before)
+  string(LENGTH "${without}" after)
+  math(EXPR removed "${before} - ${after}")
+  if(NOT removed EQUAL one)
+    message(FATAL_ERROR "${chapter}/server.cpp: not exactly once: ${old}")
+  endif()
+  string(REPLACE "${old}" "${new}" text "${text}")
+  set(copy ${CMAKE_CURRENT_BINARY_DIR}/${function}.cpp)
+  file(CONFIGURE OUTPUT ${copy} CONTENT "${text}" @ONLY)
+  target_sources(${chapter}-test PRIVATE ${copy})
+  set_source_files_properties(${copy} PROPERTIES COMPILE_DEFINITIONS
+                                                 serve=${function})
 endfunction()
 
 # The test of an exercise as a program that finds <NAME.hpp> in the folder.
