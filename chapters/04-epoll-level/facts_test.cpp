@@ -98,11 +98,24 @@ std::string names(std::uint32_t events) {
   return text;
 }
 
-// What epoll reports at this moment; there is no more than one to report.
-std::string look(const net::Fd& list) {
-  const std::vector<epoll_event> events = wait(list);
+// What epoll reports of the only descriptor that is ready, if there is one.
+std::string look(const net::Fd& list, int timeout = 0) {
+  const std::vector<epoll_event> events = wait(list, timeout);
   REQUIRE(events.size() <= 1);
   return events.empty() ? "" : names(events[0].events);
+}
+
+// Packets take their time, on loopback too: the report has to become the
+// expected one before the deadline.
+void check_report(const net::Fd& list, std::string_view expected) {
+  const auto deadline =
+      testing::Clock::now() + std::chrono::milliseconds(patience);
+  std::string seen = look(list);
+  while (seen != expected && testing::Clock::now() < deadline) {
+    std::this_thread::sleep_for(1ms);
+    seen = look(list);
+  }
+  CHECK(seen == expected);
 }
 
 // Who is reported, in that order: "1 2".
@@ -186,11 +199,13 @@ net::Fd duplicate(const net::Fd& fd) {
       net::check(::fcntl(fd.get(), F_DUPFD_CLOEXEC, 0), "fcntl F_DUPFD"));
 }
 
-// Packets take their time, on loopback too. Asks poll, so that epoll has not
-// been asked yet.
+// Asks poll, so that epoll has not been asked yet. What poll sees, epoll may
+// learn a moment later: the state changes first, then the waiting are called.
 void wait_for(const net::Fd& fd, short events) {
-  pollfd entry{fd.get(), events, 0};
-  REQUIRE(::poll(&entry, 1, patience) == 1);
+  testing::wait_until("poll reports what is waited for", [&] {
+    pollfd entry{fd.get(), events, 0};
+    return ::poll(&entry, 1, patience) == 1 && (entry.revents & events) != 0;
+  });
 }
 
 void send_byte(const net::Fd& fd) {
@@ -215,7 +230,7 @@ void reset_ours(Pair& pair) {
                           sizeof at_once),
              "setsockopt SO_LINGER");
   pair.theirs = net::Fd();
-  wait_for(pair.ours, 0);
+  wait_for(pair.ours, POLLHUP);  // the last to be set
 }
 
 // A thread asleep in epoll_wait.
@@ -243,7 +258,8 @@ class Sleeper {
   std::jthread thread_;
 };
 
-// Runs the function in a child, whose exit status it gives.
+// The child runs the function, which must not throw; its result is the exit
+// status.
 template <typename Body>
 pid_t fork_child(const Body& body) {
   std::fflush(nullptr);
@@ -252,7 +268,7 @@ pid_t fork_child(const Body& body) {
   return child;
 }
 
-// What a child does that is there to hold its descriptors: it is killed.
+// What a child does that only has to hold descriptors until it is killed.
 int idle() { return ::poll(nullptr, 0, patience); }
 
 int status_of(pid_t child) {
@@ -272,7 +288,6 @@ std::string_view mappings(std::vector<char>& buffer) {
         ::read(file.get(), buffer.data() + size, buffer.size() - size), "read");
     size += static_cast<std::size_t>(n);
   }
-  REQUIRE(size < buffer.size());
   return {buffer.data(), size};
 }
 
@@ -309,16 +324,18 @@ int poll_call(Crowd& crowd) {
   return ::poll(crowd.polled.data(), crowd.polled.size(), 0);
 }
 
-// Nanoseconds of CPU time a call, the kernel's part included. Noise only adds,
-// so the least of many measurements is taken.
+// Nanoseconds a call takes. Noise only adds, so the least of many short
+// measurements is taken. Not CPU time: in a busy virtual machine, where stolen
+// time is taken off, that was seen to miss nearly all of it.
 class Cost {
  public:
   template <typename Call>
   void measure(int calls, const Call& call) {
-    const auto before = testing::cpu_time(::getpid());
+    const auto before = testing::Clock::now();
     for (int i = 0; i < calls; ++i) call();
-    const auto spent = testing::cpu_time(::getpid()) - before;
-    least_ = std::min(least_, static_cast<double>(spent.count()) / calls);
+    const std::chrono::duration<double, std::nano> spent =
+        testing::Clock::now() - before;
+    least_ = std::min(least_, spent.count() / calls);
   }
   double least() const { return least_; }
 
@@ -326,12 +343,12 @@ class Cost {
   double least_ = std::numeric_limits<double>::max();
 };
 
-// What is compared is measured in turns, so that a noise hits both.
-constexpr int rounds = 20;
+// What is compared is measured in turns, so that noise hits both.
+constexpr int rounds = 50;
 
 }  // namespace
 
-// As the kernel's: packed on x86-64, so that 32-bit programs have the same.
+// Packed on x86-64, so that 32-bit programs have the same layout.
 #ifdef __x86_64__
 static_assert(sizeof(epoll_event) == 12);
 #else
@@ -410,7 +427,7 @@ TEST_CASE("DEL needs no event") {
 
 TEST_CASE("a regular file cannot be watched: EPERM") {
   const net::Fd list = make_list();
-  // In memory, because a file system in user space (FUSE) may be watched.
+  // In memory: a file of a file system in user space (FUSE) can be watched.
   const net::Fd file(
       net::check(::memfd_create("file", MFD_CLOEXEC), "memfd_create"));
   const net::Fd directory(
@@ -443,7 +460,7 @@ TEST_CASE("lists on lists go at least five deep and end in ELOOP") {
     if (error == 0) lists.push_back(std::move(outer));
   }
   CHECK(error == -ELOOP);
-  CHECK(lists.size() >= 5);  // 5 on Linux 6.18; older ones take more
+  CHECK(lists.size() >= 5);  // 5 on Linux 6.18
 }
 
 TEST_CASE(
@@ -510,6 +527,7 @@ TEST_CASE("no memory is shared with the kernel: epoll adds no mapping") {
       ::epoll_ctl(list.get(), EPOLL_CTL_ADD, counter.get(), &event);
   const int n = ::epoll_wait(list.get(), &event, 1, 0);
   const std::string_view after = mappings(second);
+  REQUIRE(after.size() < second.size());
   REQUIRE(added == 0);
   REQUIRE(n == 1);
   CHECK(std::count(after.begin(), after.end(), '\n') ==
@@ -538,7 +556,8 @@ TEST_CASE("level-triggered, unread input is reported by every wait") {
   const Pair pair = tcp_pair();
   const net::Fd list = make_list();
   REQUIRE(add(list, pair.ours.get(), EPOLLIN) == 0);
-  send_to_ours(pair);
+  send_byte(pair.theirs);
+  check_report(list, "IN");
   for (int i = 0; i < 3; ++i) CHECK(look(list) == "IN");
   CHECK(receive(pair.ours) == 1);
   CHECK(look(list) == "");
@@ -558,10 +577,8 @@ TEST_CASE("a descriptor stands in a report once, with all that is ready") {
   send_to_ours(pair);
   send_byte(pair.theirs);
   REQUIRE(::shutdown(pair.theirs.get(), SHUT_WR) == 0);
-  wait_for(pair.ours, POLLRDHUP);
-  const std::vector<epoll_event> events = wait(list);
-  CHECK(events.size() == 1);
-  CHECK(names(events.at(0).events) == "IN OUT RDHUP");
+  check_report(list, "IN OUT RDHUP");
+  CHECK(wait(list).size() == 1);
 }
 
 TEST_CASE("what is not asked for is not reported, ready or not") {
@@ -582,6 +599,7 @@ TEST_CASE("hang-up and error come unasked, with an interest of 0 too") {
   REQUIRE(add(list, pair.ours.get(), 0) == 0);
   CHECK(look(list) == "");
   reset_ours(pair);
+  check_report(list, "ERR HUP");
   for (int i = 0; i < 3; ++i) CHECK(look(list) == "ERR HUP");
 }
 
@@ -598,8 +616,8 @@ TEST_CASE("ONESHOT mutes hang-up and error too, until MOD") {
   Pair pair = tcp_pair();
   const net::Fd list = make_list();
   REQUIRE(add(list, pair.ours.get(), EPOLLIN | EPOLLONESHOT) == 0);
-  send_to_ours(pair);
-  CHECK(look(list) == "IN");
+  send_byte(pair.theirs);
+  CHECK(look(list, patience) == "IN");
   CHECK(look(list) == "");
   reset_ours(pair);
   CHECK(look(list) == "");
@@ -611,16 +629,17 @@ TEST_CASE("ONESHOT mutes hang-up and error too, until MOD") {
 TEST_CASE(
     "the state is looked at when the wait returns: what was drained is not "
     "reported") {
-  const Pair pair = tcp_pair();
   const net::Fd list = make_list();
-  REQUIRE(add(list, pair.ours.get(), EPOLLIN | EPOLLOUT) == 0);
-  send_to_ours(pair);
-  CHECK(receive(pair.ours) == 1);
-  CHECK(look(list) == "OUT");
-  REQUIRE(change(list, pair.ours.get(), EPOLLIN) == 0);
-  send_to_ours(pair);
-  CHECK(receive(pair.ours) == 1);
+  const net::Fd counter = make_counter(0);
+  REQUIRE(add(list, counter.get(), EPOLLIN) == 0);
+  raise_counter(counter);
+  clear_counter(counter);
   CHECK(look(list) == "");
+  REQUIRE(change(list, counter.get(), EPOLLIN | EPOLLOUT) == 0);
+  raise_counter(counter);
+  CHECK(look(list) == "IN OUT");
+  clear_counter(counter);
+  CHECK(look(list) == "OUT");
 }
 
 TEST_CASE("a descriptor added while another thread waits wakes that thread") {
@@ -660,8 +679,7 @@ TEST_CASE("the peer's end is IN, and RDHUP if asked for") {
   const net::Fd list = make_list();
   REQUIRE(add(list, pair.ours.get(), EPOLLIN) == 0);
   REQUIRE(::shutdown(pair.theirs.get(), SHUT_WR) == 0);
-  wait_for(pair.ours, POLLRDHUP);
-  CHECK(look(list) == "IN");
+  check_report(list, "IN");
   REQUIRE(change(list, pair.ours.get(), EPOLLRDHUP) == 0);
   CHECK(look(list) == "RDHUP");
   REQUIRE(change(list, pair.ours.get(), everything) == 0);
@@ -775,8 +793,8 @@ TEST_CASE("closing the only descriptor of a file takes it off the list") {
   Pair pair = tcp_pair();
   const net::Fd list = make_list();
   REQUIRE(add(list, pair.ours.get(), EPOLLIN) == 0);
-  send_to_ours(pair);
-  CHECK(look(list) == "IN");
+  send_byte(pair.theirs);
+  check_report(list, "IN");
   pair.ours = net::Fd();
   CHECK(look(list) == "");
   CHECK(entries(list).empty());
@@ -790,10 +808,9 @@ TEST_CASE("closing one of two duplicates leaves the registration alive") {
   pair.ours = net::Fd();
   CHECK(entries(list).size() == 1);
   send_byte(pair.theirs);
-  wait_for(copy, POLLIN);
-  CHECK(who(list) == "1");
+  CHECK(tags(wait(list, patience)) == "1");
   copy = net::Fd();
-  CHECK(who(list) == "");
+  CHECK(look(list) == "");
   CHECK(entries(list).empty());
 }
 
@@ -840,13 +857,14 @@ TEST_CASE("a forked child keeps a registration alive") {
 TEST_CASE("a forked child shares the list: what it adds the parent is told") {
   const net::Fd list = make_list();
   const pid_t child = fork_child([&] {
-    const net::Fd counter = make_counter(1);
-    return add(list, counter.get(), EPOLLIN, 1) == 0 ? idle() : 1;
+    const int counter = ::eventfd(1, EFD_CLOEXEC);
+    return add(list, counter, EPOLLIN, 1) == 0 ? idle() : 1;
   });
   const std::string reported = tags(wait(list, patience));
   CHECK(::kill(child, SIGKILL) == 0);
   CHECK(status_of(child) == 128 + SIGKILL);
   CHECK(reported == "1");
+  CHECK(entries(list).empty());
 }
 
 TEST_CASE("closing a watched descriptor elsewhere does not wake epoll_wait") {
@@ -921,10 +939,10 @@ TEST_CASE(
   Cost with_few;
   Cost with_many;
   for (int i = 0; i < rounds; ++i) {
-    with_few.measure(1'000, [&] { wait_call(few); });
-    with_many.measure(1'000, [&] { wait_call(many); });
+    with_few.measure(100, [&] { wait_call(few); });
+    with_many.measure(100, [&] { wait_call(many); });
   }
-  CAPTURE(with_few.least());  // nanoseconds
+  CAPTURE(with_few.least());
   CHECK(with_many.least() < 3 * with_few.least());
 }
 
@@ -937,10 +955,10 @@ TEST_CASE("the cost of a poll grows with the idle descriptors") {
   Cost with_few;
   Cost with_many;
   for (int i = 0; i < rounds; ++i) {
-    with_few.measure(1'000, [&] { poll_call(few); });
-    with_many.measure(3, [&] { poll_call(many); });
+    with_few.measure(100, [&] { poll_call(few); });
+    with_many.measure(1, [&] { poll_call(many); });
   }
-  CAPTURE(with_few.least());  // nanoseconds
+  CAPTURE(with_few.least());
   // 50 times for 1,000 times as many.
   CHECK(with_many.least() > static_cast<double>(n) / 200 * with_few.least());
 }
@@ -952,8 +970,8 @@ TEST_CASE("with every descriptor ready poll costs less an event than epoll") {
   Cost of_epoll;
   Cost of_poll;
   for (int i = 0; i < rounds; ++i) {
-    of_epoll.measure(10, [&] { wait_call(crowd); });
-    of_poll.measure(10, [&] { poll_call(crowd); });
+    of_epoll.measure(1, [&] { wait_call(crowd); });
+    of_poll.measure(1, [&] { poll_call(crowd); });
   }
   // A sanitizer looks at each entry of poll's list itself.
   if (testing::sanitized) return;
@@ -980,6 +998,6 @@ TEST_CASE(
       REQUIRE(remove(many.list, fd.get()) == 0);
     }
   }
-  CAPTURE(with_few.least());  // nanoseconds
+  CAPTURE(with_few.least());
   CHECK(with_many.least() < 5 * with_few.least());
 }
