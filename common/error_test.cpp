@@ -3,6 +3,8 @@
 #include <doctest/doctest.h>
 #include <unistd.h>
 
+#include <cerrno>
+#include <chrono>
 #include <functional>
 #include <ostream>
 #include <string>
@@ -52,6 +54,26 @@ TEST_CASE("check passes on a result that is not negative") {
           errno = EINTR;
           net::check(ssize_t{-1}, "recv", "[::1]:7");
         }) == "recv [::1]:7: Interrupted system call");
+}
+
+TEST_CASE("a wait that failed is nothing, a rest, or the end") {
+  const auto after = [](int error) {
+    return what([=] {
+      errno = error;
+      net::rest_or_throw("poll");
+    });
+  };
+  const auto start = std::chrono::steady_clock::now();
+  const auto past = [&] { return std::chrono::steady_clock::now() - start; };
+  CHECK(after(EINTR) == "nothing was thrown");
+  CHECK(after(EBADF) == "poll: Bad file descriptor");
+  CHECK(after(EFAULT) == "poll: Bad address");
+  CHECK(after(EINVAL) == "poll: Invalid argument");
+  CHECK(after(EIO) == "poll: Input/output error");
+  CHECK(after(ENOMEM) == "nothing was thrown");
+  CHECK(past() >= std::chrono::milliseconds(100));
+  CHECK(after(EAGAIN) == "nothing was thrown");
+  CHECK(past() >= std::chrono::milliseconds(200));
 }
 
 TEST_CASE("last_error is errno as a value") {
