@@ -58,6 +58,26 @@ Pair tcp_pair() {
   return pair;
 }
 
+void set_option(const net::Fd& fd, int name, int value) {
+  net::check(::setsockopt(fd.get(), SOL_SOCKET, name, &value, sizeof value),
+             "setsockopt");
+}
+
+// One whose buffers have a size, and so no longer grow with their use. The
+// peer's is the smaller one: what is sent waits on our side.
+Pair narrow_pair() {
+  const net::Fd listener = net::listen_on(net::resolve("127.0.0.1", 0));
+  set_option(listener, SO_RCVBUF, 20'000);  // inherited
+  Pair pair;
+  pair.ours = net::connect_to(net::local_address(listener));
+  net::set_nonblocking(pair.ours);
+  set_option(pair.ours, SO_SNDBUF, 200'000);
+  pair.theirs = net::Fd(net::check(
+      ::accept4(listener.get(), nullptr, nullptr, SOCK_NONBLOCK | SOCK_CLOEXEC),
+      "accept4"));
+  return pair;
+}
+
 net::Fd any_listener() {
   net::Fd listener = net::listen_on(net::resolve("127.0.0.1", 0));
   net::set_nonblocking(listener);
@@ -215,13 +235,6 @@ void send_byte(const Pair& pair) {
   const int before = unread(pair.ours);
   REQUIRE(send_text(pair.theirs, "x") == 1);
   wait_for_bytes(pair.ours, before + 1);
-}
-
-// Given a size, the buffer no longer grows with its use.
-void limit_room(const net::Fd& fd) {
-  const int size = 200'000;
-  net::check(::setsockopt(fd.get(), SOL_SOCKET, SO_SNDBUF, &size, sizeof size),
-             "setsockopt SO_SNDBUF");
 }
 
 // Sends more than there is room for, in one call; it goes through in part.
@@ -412,10 +425,7 @@ int lists_woken(std::uint32_t interest) {
 net::Fd reuseport_listener(const net::Address& address) {
   net::Fd listener(
       net::check(::socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0), "socket"));
-  const int on = 1;
-  net::check(
-      ::setsockopt(listener.get(), SOL_SOCKET, SO_REUSEPORT, &on, sizeof on),
-      "setsockopt SO_REUSEPORT");
+  set_option(listener, SO_REUSEPORT, 1);
   net::check(::bind(listener.get(), address.get(), address.length), "bind");
   net::check(::listen(listener.get(), SOMAXCONN), "listen");
   return listener;
@@ -433,10 +443,7 @@ net::Fd udp_socket() {
 // With SO_PEEK_OFF each look goes on behind the one before, from datagram to
 // datagram.
 void wait_for_datagrams(const net::Fd& fd, int n) {
-  const int start = 0;
-  net::check(
-      ::setsockopt(fd.get(), SOL_SOCKET, SO_PEEK_OFF, &start, sizeof start),
-      "setsockopt SO_PEEK_OFF");
+  set_option(fd, SO_PEEK_OFF, 0);
   std::array<char, most_a_read> buffer;
   int seen = 0;
   wait_until("the datagrams arrive", [&] {
@@ -536,8 +543,7 @@ TEST_CASE("MOD reports again what is ready, edge-triggered too") {
 }
 
 TEST_CASE("what is reported is the whole state, not what has changed") {
-  const Pair pair = tcp_pair();
-  limit_room(pair.ours);
+  const Pair pair = narrow_pair();
   const net::Fd list = list_with(pair.ours, everything | EPOLLET);
   CHECK(look(list) == "OUT");
   send_byte(pair);  // there has been room all along
@@ -658,8 +664,7 @@ TEST_CASE("edge-triggered, a hang-up nobody attends to is reported once") {
 
 TEST_CASE(
     "RDHUP, once reported, stands in every later event of that connection") {
-  Pair pair = tcp_pair();
-  limit_room(pair.ours);
+  Pair pair = narrow_pair();
   const net::Fd list = list_with(pair.ours, everything | EPOLLET);
   CHECK(look(list) == "OUT");
   finish(pair.theirs);
@@ -693,8 +698,7 @@ TEST_CASE(
 
 TEST_CASE(
     "after EAGAIN room is an edge once about a third of the buffer is free") {
-  const Pair pair = tcp_pair();
-  limit_room(pair.ours);
+  const Pair pair = narrow_pair();
   const net::Fd list = list_with(pair.ours, EPOLLOUT | EPOLLET);
   fill(pair.ours);
   CHECK(look(list) == "");
@@ -704,14 +708,12 @@ TEST_CASE(
     receive_all(pair.theirs, 1'000);
     left = unacknowledged(pair.ours);
   } while (look(list) != "OUT");
-  MESSAGE("full " << full << " left " << left << " share " << left / full);
-  CHECK(left / full > 0.55);
-  CHECK(left / full < 0.75);
+  CHECK(left < 0.72 * full);
+  CHECK(left > 0.55 * full);
 }
 
 TEST_CASE("a short send is enough: the edge comes without an EAGAIN") {
-  const Pair pair = tcp_pair();
-  limit_room(pair.ours);
+  const Pair pair = narrow_pair();
   const net::Fd list = list_with(pair.ours, EPOLLOUT | EPOLLET);
   CHECK(look(list) == "OUT");
   fill_and_empty(pair);
@@ -936,12 +938,8 @@ TEST_CASE("SO_REUSEPORT spreads the clients over the listeners") {
                              return sum + waiting(listener);
                            }) == 64;
   });
-  // The ports of the clients decide: that a listener got none by chance is a
-  // matter of one in 10^11.
-  for (const net::Fd& listener : listeners) {
-    MESSAGE(waiting(listener));
-    CHECK(waiting(listener) > 0);
-  }
+  // The clients' ports decide, so one may get none by chance: 3 * (2/3)^64.
+  for (const net::Fd& listener : listeners) CHECK(waiting(listener) > 0);
 }
 
 TEST_CASE("EXCLUSIVE goes with neither RDHUP nor ONESHOT nor MOD: EINVAL") {
