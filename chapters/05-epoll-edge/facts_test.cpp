@@ -840,8 +840,8 @@ TEST_CASE(
   REQUIRE(send_text(theirs, "x") == 1);
   wait_until("the byte is read", [&] { return reads == 1; });
   waiters.settle();
-  CHECK(reads == 1);
-  CHECK(!done);
+  CHECK(reads.load() == 1);
+  CHECK(!done.load());
 }
 
 TEST_CASE("level-triggered, one byte wakes every thread that waits") {
@@ -861,7 +861,7 @@ TEST_CASE("edge-triggered, one byte wakes one thread") {
   send_byte(pair);
   wait_until("a thread is told", [&] { return told > 0; });
   waiters.settle();
-  CHECK(told == 1);
+  CHECK(told.load() == 1);
 }
 
 TEST_CASE(
@@ -874,11 +874,11 @@ TEST_CASE(
   send_byte(pair);
   wait_until("a thread is told", [&] { return told > 0; });
   waiters.settle();
-  REQUIRE(told == 1);  // and is not done with the client
+  REQUIRE(told.load() == 1);  // and is not done with the client
   send_byte(pair);
   wait_until("a second thread is told", [&] { return told > 1; });
   waiters.settle();
-  CHECK(told == 2);
+  CHECK(told.load() == 2);
 }
 
 TEST_CASE("ONESHOT, one thread and nobody else until MOD") {
@@ -890,11 +890,11 @@ TEST_CASE("ONESHOT, one thread and nobody else until MOD") {
   wait_until("a thread is told", [&] { return told > 0; });
   send_byte(pair);
   waiters.settle();
-  CHECK(told == 1);
+  CHECK(told.load() == 1);
   modify(list, pair.ours, EPOLLIN | EPOLLONESHOT);
   wait_until("a second thread is told", [&] { return told > 1; });
   waiters.settle();
-  CHECK(told == 2);
+  CHECK(told.load() == 2);
 }
 
 TEST_CASE(
@@ -924,7 +924,7 @@ TEST_CASE(
     wait_until("it is accepted", [&] { return served == i; });
     wait_until("every thread sleeps", [&] { return waiters.asleep(); });
   }
-  CHECK(*std::max_element(shares.begin(), shares.end()) == 20);
+  CHECK(std::max_element(shares.begin(), shares.end())->load() == 20);
 }
 
 TEST_CASE("SO_REUSEPORT spreads the clients over the listeners") {
