@@ -685,8 +685,7 @@ TEST_CASE(
 // Room to send.
 
 TEST_CASE(
-    "room to send is reported at ADD and not again while nothing is "
-    "full") {
+    "room to send is reported at ADD and not again while nothing is full") {
   const Pair pair = tcp_pair();
   const net::Fd list = list_with(pair.ours, EPOLLOUT | EPOLLET);
   CHECK(look(list) == "OUT");
@@ -763,8 +762,7 @@ TEST_CASE("a datagram a read: a short read says nothing") {
 // The listener.
 
 TEST_CASE(
-    "edge-triggered, a listener accepted once leaves the others "
-    "waiting") {
+    "edge-triggered, a listener accepted once leaves the others waiting") {
   const OneCpu one_cpu;
   const net::Fd listener = any_listener();
   const net::Fd list = list_with(listener, EPOLLIN | EPOLLET);
@@ -898,8 +896,7 @@ TEST_CASE("ONESHOT, one thread and nobody else until MOD") {
 }
 
 TEST_CASE(
-    "one listener on several lists: each list is woken, with EXCLUSIVE "
-    "one") {
+    "one listener on several lists: each list is woken, with EXCLUSIVE one") {
   CHECK(lists_woken(EPOLLIN) == thread_count);
   CHECK(lists_woken(EPOLLIN | EPOLLET) == thread_count);
   CHECK(lists_woken(EPOLLIN | EPOLLEXCLUSIVE) == 1);
