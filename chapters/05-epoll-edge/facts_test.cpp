@@ -574,29 +574,36 @@ TEST_CASE("what was drained before the wait is not reported") {
   CHECK(look(list) == "");
 }
 
-TEST_CASE(
-    "level- and edge-triggered, the same five packets: every wait against one "
-    "wait a packet") {
+// The figure of the lesson, from left to right.
+TEST_CASE("five packets, ten waits: eight reports by level and four by edge") {
   const Pair pair = tcp_pair();
   const net::Fd level = list_with(pair.ours, EPOLLIN);
   const net::Fd edge = list_with(pair.ours, EPOLLIN | EPOLLET);
   std::string level_seen;
   std::string edge_seen;
-  const auto wait = [&] {
-    level_seen += look(level) == "IN" ? 'I' : '-';
-    edge_seen += look(edge) == "IN" ? 'I' : '-';
+  const auto wait = [&](int times) {
+    for (int i = 0; i < times; ++i) {
+      level_seen += look(level) == "IN" ? 'I' : '-';
+      edge_seen += look(edge) == "IN" ? 'I' : '-';
+    }
   };
-  for (int i = 0; i < 5; ++i) {
-    send_byte(pair);
-    wait();
-  }
-  wait();  // nothing has come, nothing has been read
-  CHECK(receive(pair.ours, 2) == 2);
-  wait();
+  send_byte(pair);
+  wait(2);
+  send_byte(pair);
+  wait(2);
+  CHECK(receive(pair.ours, 1) == 1);
+  wait(1);
+  send_byte(pair);
+  send_byte(pair);
+  wait(2);
   CHECK(receive(pair.ours) == 3);
-  wait();
-  CHECK(level_seen == "IIIIIII-");
-  CHECK(edge_seen == "IIIII---");
+  wait(1);
+  send_byte(pair);
+  wait(1);
+  CHECK(receive(pair.ours) == 1);
+  wait(1);
+  CHECK(level_seen == "IIIIIII-I-");
+  CHECK(edge_seen == "I-I--I--I-");
 }
 
 // The end.
