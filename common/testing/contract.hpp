@@ -62,10 +62,8 @@ struct Capacity {
 };
 
 inline constexpr std::array capacities{
-    Capacity{"01-blocking", 1},
-    Capacity{"02-select", 900},
-    Capacity{"03-poll", 9000},
-    Capacity{"04-epoll-level", 9000},
+    Capacity{"01-blocking", 1},      Capacity{"02-select", 900},
+    Capacity{"03-poll", 9000},       Capacity{"04-epoll-level", 9000},
     Capacity{"05-epoll-edge", 9000},
 };
 
