@@ -72,6 +72,7 @@ RequestCalls calls_of_requests(const std::string& program, std::size_t clients,
 
 // What a request costs the server under load. The idle clients have echoed
 // once before and are silent from then on.
+// The server has a core of its own where this thread may use two.
 struct LoadCost {
   double cpu;       // nanoseconds of user and system time, a request
   double switches;  // voluntary context switches, a request and, with idle

@@ -213,8 +213,9 @@ void fit_to_descriptors(Settings& settings) {
 void explain(const Settings& settings) {
   std::printf(
       "%u rounds, the programs in turn: %llu requests of %u bytes from %u\n"
-      "clients. CPU is that of the server; ratio is the median, over the\n"
-      "rounds, of its CPU to that of the first program in the same round.\n",
+      "clients. CPU is that of the server, on a core of its own if there are\n"
+      "two; ratio is the median, over the rounds, of its CPU to that of the\n"
+      "first program in the same round.\n",
       settings.rounds, static_cast<unsigned long long>(settings.requests),
       settings.size, settings.connections);
   if (settings.idle > 0) {
