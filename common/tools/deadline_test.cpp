@@ -1,5 +1,6 @@
 #include <doctest/doctest.h>
 #include <fcntl.h>
+#include <sys/epoll.h>
 #include <sys/ioctl.h>
 #include <sys/syscall.h>
 #include <sys/wait.h>
@@ -84,6 +85,8 @@ bool exists(pid_t process) { return ::kill(process, 0) == 0 || errno != ESRCH; }
 TEST_CASE("a system call has a name, an unknown number keeps its number") {
   CHECK(net::syscall_name(SYS_recvfrom) == "recvfrom");
   CHECK(net::syscall_name(SYS_exit_group) == "exit_group");
+  CHECK(net::syscall_name(SYS_epoll_ctl) == "epoll_ctl");
+  CHECK(net::syscall_name(SYS_epoll_pwait) == "epoll_pwait");
   CHECK(net::syscall_name(9999) == "syscall 9999");
 }
 
@@ -108,6 +111,20 @@ TEST_CASE("whereabouts names the call, the descriptor and both addresses") {
                      std::to_string(client.get()) + " (socket:[");
   receiving.wait_for("], " + net::local_address(client).text() + " <-> " +
                      server.text() + ")\n");
+}
+
+TEST_CASE("whereabouts says how many descriptors epoll_wait watches") {
+  const net::Fd epoll(::epoll_create1(EPOLL_CLOEXEC));
+  const net::Fd listener = net::listen_on(net::resolve("127.0.0.1", 0));
+  epoll_event event{EPOLLIN, {.fd = listener.get()}};
+  REQUIRE(::epoll_ctl(epoll.get(), EPOLL_CTL_ADD, listener.get(), &event) == 0);
+  const Forked waiting([&] {
+    epoll_event ready{};
+    ::epoll_wait(epoll.get(), &ready, 1, -1);
+  });
+  waiting.wait_for(" asleep in epoll_");  // which one, the C library chooses
+  waiting.wait_for("wait on descriptor " + std::to_string(epoll.get()) +
+                   " (anon_inode:[eventpoll], watching 1)\n");
 }
 
 TEST_CASE("whereabouts reads IPv6 addresses") {

@@ -296,14 +296,67 @@ RequestCalls count(CallCounter& counter, std::size_t clients,
   return {counter.refused(), clients * rounds, counter.counts()};
 }
 
-// User and system time of a server for so many echoes to one client.
-std::chrono::nanoseconds cpu_of_echoes(const Running& server, Client& client,
-                                       std::size_t echoes) {
+bool run_on(pid_t process, std::size_t core) {
+  cpu_set_t one;
+  CPU_ZERO(&one);
+  CPU_SET(core, &one);
+  return ::sched_setaffinity(process, sizeof one, &one) == 0;
+}
+
+// While it lives the server runs on one core and this thread on another, if
+// we may use two. Left alone, the kernel puts both on one core in one round
+// and not in the next, and the server is twice as dear apart.
+class TwoCores {
+ public:
+  explicit TwoCores(pid_t server) {
+    if (::sched_getaffinity(0, sizeof before_, &before_) < 0) return;
+    if (CPU_COUNT(&before_) < 2) return;
+    std::size_t first = 0;
+    while (!CPU_ISSET(first, &before_)) ++first;
+    std::size_t second = first + 1;
+    while (!CPU_ISSET(second, &before_)) ++second;
+    set_ = run_on(server, first) && run_on(0, second);
+  }
+  TwoCores(const TwoCores&) = delete;
+  TwoCores& operator=(const TwoCores&) = delete;
+  ~TwoCores() {
+    if (set_) ::sched_setaffinity(0, sizeof before_, &before_);
+  }
+
+ private:
+  cpu_set_t before_;
+  bool set_ = false;
+};
+
+void wait_until_asleep(pid_t process) {
+  const auto start = Clock::now();
+  while (testing::state(process) != 'S') {
+    if (Clock::now() - start > patience) {
+      throw testing::TimedOut("it does not rest");
+    }
+    ::sched_yield();
+  }
+}
+
+// Nanoseconds of user and system time that an echo to one client costs. Each
+// request finds the server asleep: one that comes earlier spares it the way to
+// sleep and back, which is most of the work.
+double cpu_of_echo(const Running& server, Client& client, std::size_t echoes) {
+  constexpr std::size_t fewest = 50;
+  constexpr milliseconds enough = 300ms;
   const std::string request(64, 'x');
   client.echo(request);
+  wait_until_asleep(server.process);
   const auto before = testing::cpu_time(server.process);
-  for (std::size_t i = 0; i < echoes; ++i) client.echo(request);
-  return testing::cpu_time(server.process) - before;
+  const auto start = Clock::now();
+  std::size_t done = 0;
+  while (done < echoes && (done < fewest || Clock::now() - start < enough)) {
+    client.echo(request);
+    wait_until_asleep(server.process);
+    ++done;
+  }
+  const auto cpu = testing::cpu_time(server.process) - before;
+  return static_cast<double>(cpu.count()) / static_cast<double>(done);
 }
 
 // Of the children that have ended and been waited for, in all their threads.
@@ -314,6 +367,15 @@ std::int64_t switches_of_children() {
 }
 
 }  // namespace
+
+OneCore::OneCore() {
+  if (::sched_getaffinity(0, sizeof before_, &before_) < 0) return;
+  set_ = run_on(0, static_cast<std::size_t>(std::max(0, ::sched_getcpu())));
+}
+
+OneCore::~OneCore() {
+  if (set_) ::sched_setaffinity(0, sizeof before_, &before_);
+}
 
 SecondClient second_client(const std::string& program) {
   SecondClient result{};
@@ -366,7 +428,8 @@ RequestCalls calls_of_requests(const std::string& program, std::size_t clients,
 }
 
 LoadCost cost_under_load(const std::string& program, std::uint32_t clients,
-                         std::uint32_t size, std::uint64_t requests) {
+                         std::uint32_t size, std::uint64_t requests,
+                         std::size_t idle) {
   std::chrono::nanoseconds cpu{};
   const std::int64_t before = switches_of_children();
   with_server(program, [&](const Running& server) {
@@ -376,6 +439,10 @@ LoadCost cost_under_load(const std::string& program, std::uint32_t clients,
     load.size = size;
     load.requests = requests;
     load.patience = patience;
+    Crowd crowd(server);
+    crowd.grow_served(idle);
+    wait_until_quiet(server.process);
+    const TwoCores apart(server.process);
     const auto start = testing::cpu_time(server.process);
     const LoadReport report = run_load(load);
     cpu = testing::cpu_time(server.process) - start;
@@ -387,17 +454,22 @@ LoadCost cost_under_load(const std::string& program, std::uint32_t clients,
           static_cast<double>(switches) / static_cast<double>(requests)};
 }
 
-double cost_of_idle(const std::string& program, std::size_t idle,
-                    std::size_t echoes) {
-  std::chrono::nanoseconds more{};
+std::vector<EchoCost> echoes_beside_idle(const std::string& program,
+                                         const std::vector<std::size_t>& idle,
+                                         std::size_t echoes,
+                                         const Progress& progress) {
+  std::vector<EchoCost> costs;
+  const OneCore pinned;
   with_server(program, [&](const Running& server) {
     Client busy(server.address, patience);
-    const auto without = cpu_of_echoes(server, busy, echoes);
     Crowd crowd(server);
-    crowd.grow_served(idle);
-    more = cpu_of_echoes(server, busy, echoes) - without;
+    for (const std::size_t wanted : idle) {
+      crowd.grow_served(wanted - crowd.served(), progress);
+      wait_until_quiet(server.process);
+      costs.push_back({wanted, cpu_of_echo(server, busy, echoes)});
+    }
   });
-  return static_cast<double>(more.count()) / static_cast<double>(echoes);
+  return costs;
 }
 
 double bytes_of_idle(const std::string& program, std::size_t few,
@@ -422,6 +494,12 @@ double median(std::vector<double> values) {
   std::nth_element(values.begin(), middle, values.end());
   if (values.size() % 2 == 1) return *middle;
   return (*middle + *std::max_element(values.begin(), middle)) / 2;
+}
+
+std::string grouped(std::size_t number) {
+  std::string text = std::to_string(number);
+  for (std::size_t i = text.size(); i > 3; i -= 3) text.insert(i - 3, 1, ',');
+  return text;
 }
 
 std::string program_name(const std::string& path) {

@@ -1,5 +1,6 @@
 #pragma once
 
+#include <sched.h>
 #include <sys/types.h>
 
 #include <cstddef>
@@ -25,6 +26,21 @@ struct ServerFailed : std::runtime_error {
 
 // Called now and then with how much of the work is done.
 using Progress = std::function<void(std::size_t done, std::size_t of)>;
+
+// While it lives this thread, and every process it starts, runs on one core.
+// Waking another core costs as much as ten echoes, but not each time: figures
+// of a server on a core of its own differ by more than the servers do.
+class OneCore {
+ public:
+  OneCore();
+  OneCore(const OneCore&) = delete;
+  OneCore& operator=(const OneCore&) = delete;
+  ~OneCore();
+
+ private:
+  cpu_set_t before_;
+  bool set_ = false;  // where it is refused, figures are rougher
+};
 
 // A second client speaks while the first, which has had one answer, is silent.
 struct SecondClient {
@@ -54,18 +70,30 @@ struct RequestCalls {
 RequestCalls calls_of_requests(const std::string& program, std::size_t clients,
                                std::size_t rounds);
 
-// What a request costs the server under load.
+// What a request costs the server under load. The idle clients have echoed
+// once before and are silent from then on.
+// The server has a core of its own where this thread may use two.
 struct LoadCost {
   double cpu;       // nanoseconds of user and system time, a request
-  double switches;  // voluntary context switches, a request
+  double switches;  // voluntary context switches, a request and, with idle
+                    // clients, those of connecting them too
 };
 LoadCost cost_under_load(const std::string& program, std::uint32_t clients,
-                         std::uint32_t size, std::uint64_t requests);
+                         std::uint32_t size, std::uint64_t requests,
+                         std::size_t idle = 0);
 
-// Nanoseconds of CPU by which so many idle clients make an echo dearer that
-// one busy client asks for: what they cost each wakeup.
-double cost_of_idle(const std::string& program, std::size_t idle,
-                    std::size_t echoes);
+// What an echo costs the server while so many clients are idle.
+struct EchoCost {
+  std::size_t idle;  // clients that have echoed once
+  double cpu;        // nanoseconds of user and system time, an echo
+};
+// One client echoes, one request after the other, and beside it are so many
+// idle ones, step by step more: the numbers ascend. A step takes so many
+// echoes, or fewer where they take long. All of it runs on one core.
+std::vector<EchoCost> echoes_beside_idle(const std::string& program,
+                                         const std::vector<std::size_t>& idle,
+                                         std::size_t echoes,
+                                         const Progress& progress = {});
 
 // Bytes of resident memory by which the server grows with each idle client,
 // from few to many clients that have echoed once.
@@ -74,6 +102,9 @@ double bytes_of_idle(const std::string& program, std::size_t few,
 
 // Of at least one value.
 double median(std::vector<double> values);
+
+// "1,100"
+std::string grouped(std::size_t number);
 
 // "01-blocking" for "build/bin/01-blocking".
 std::string program_name(const std::string& path);

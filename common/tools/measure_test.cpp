@@ -27,6 +27,8 @@ const std::string measure_program = BIN "measure";
 const std::string blocking = BIN "01-blocking";
 const std::string selecting = BIN "02-select";
 const std::string polling = BIN "03-poll";
+const std::string level = BIN "04-epoll-level";
+const std::string edge = BIN "05-epoll-edge";
 
 // A shell script that stands for a server, removed at the end of the scope.
 class Script {
@@ -66,7 +68,7 @@ int calls(const RequestCalls& counted, const std::string& name,
 }
 
 // One client and 100 echoes: each a recv, a send and, if the chapter has a
-// call that waits, one of that.
+// call that waits, one of that. There is no other call at all.
 void check_echo(const std::string& program, const std::string& wait,
                 const std::string& other) {
   const RequestCalls counted = net::calls_of_requests(program, 1, 100);
@@ -82,6 +84,23 @@ void check_echo(const std::string& program, const std::string& wait,
   // A sanitizer makes calls of its own.
   if (testing::sanitized) return;
   CHECK(counted.each() == 2 + waits);
+}
+
+// 50 clients that ask together: a recv and a send for each request, and few
+// waits, since one finds many of them ready.
+void check_crowd(const std::string& program) {
+  const RequestCalls counted = net::calls_of_requests(program, 50, 20);
+  if (!counted.refused.empty()) {
+    MESSAGE("this system does not let us count: " << counted.refused);
+    return;
+  }
+  CHECK(counted.requests == 1000);
+  CHECK(calls(counted, "recvfrom", "") == 1000);
+  CHECK(calls(counted, "sendto", "") == 1000);
+  CHECK(calls(counted, "epoll_ctl", "") == 0);
+  const int waits = calls(counted, "epoll_wait", "epoll_pwait");
+  CHECK(waits > 0);
+  CHECK(waits < 500);
 }
 
 std::string failure_of(const std::string& program) {
@@ -111,12 +130,29 @@ TEST_CASE("with one client an echo costs three calls in 03-poll") {
   check_echo(polling, "poll", "ppoll");
 }
 
+TEST_CASE("with one client an echo costs three calls in 04-epoll-level") {
+  check_echo(level, "epoll_wait", "epoll_pwait");
+}
+
+TEST_CASE("with one client an echo costs three calls in 05-epoll-edge") {
+  check_echo(edge, "epoll_wait", "epoll_pwait");
+}
+
+TEST_CASE("with 50 clients one epoll_wait serves many requests in 04 and 05") {
+  check_crowd(level);
+  check_crowd(edge);
+}
+
 TEST_CASE("beside a silent client a second waits in 01 only") {
   const net::SecondClient first = net::second_client(blocking);
   CHECK(!first.served);
   CHECK((first.sleeps_in == "recvfrom" || first.sleeps_in.empty()));
   CHECK(net::second_client(selecting).served);
   CHECK(net::second_client(polling).served);
+  CHECK(net::second_client(level).served);
+  const net::SecondClient last = net::second_client(edge);
+  CHECK(last.served);
+  CHECK((last.sleeps_in.starts_with("epoll_") || last.sleeps_in.empty()));
 }
 
 TEST_CASE("of 1,100 clients that stay 01 serves one, 02 what a set holds") {
@@ -128,22 +164,42 @@ TEST_CASE("of 1,100 clients that stay 01 serves one, 02 what a set holds") {
   CHECK(set.served <= 1020);
   CHECK(set.served >= std::min<std::size_t>(all, 1000));
   CHECK(set.waiting() == 0);
-  const net::AtOnce every = net::served_at_once(polling, all);
-  CHECK(every.served == all);
+  for (const std::string& program : {polling, level, edge}) {
+    CHECK(net::served_at_once(program, all).served == all);
+  }
 }
 
-TEST_CASE("idle clients cost a server that polls at each wakeup") {
-  CHECK(net::cost_of_idle(polling, shrink(800), 300) > 0);
+TEST_CASE("idle clients cost poll at each echo, and epoll next to nothing") {
+  const std::vector<std::size_t> steps{0, shrink(800)};
+  const auto more = [&](const std::string& program) {
+    const auto costs = net::echoes_beside_idle(program, steps, 300);
+    REQUIRE(costs.size() == 2);
+    CHECK(costs[0].idle == 0);
+    CHECK(costs[1].idle == steps[1]);
+    return costs[1].cpu / costs[0].cpu;
+  };
+  CHECK(more(polling) > 5);  // 60 times here, and 1.0 times with epoll
+  CHECK(more(level) < 5);
+  CHECK(more(edge) < 5);
 }
 
 TEST_CASE("a server that cannot hold the idle clients has failed") {
-  CHECK_THROWS_AS(net::cost_of_idle(blocking, 2, 10), net::ServerFailed);
+  CHECK_THROWS_AS(net::echoes_beside_idle(blocking, {2}, 10),
+                  net::ServerFailed);
 }
 
 TEST_CASE("a cost under load is a positive figure with switches") {
   const net::LoadCost cost = net::cost_under_load(polling, 1, 64, 500);
   CHECK(cost.cpu > 0);
   CHECK(cost.switches > 0);
+}
+
+TEST_CASE("the load beside idle clients is dearer for a server that polls") {
+  const std::size_t idle = shrink(1000);
+  const auto cost = [](std::size_t beside) {
+    return net::cost_under_load(polling, 1, 64, 500, beside).cpu;
+  };
+  CHECK(cost(idle) > 1.5 * cost(0));
 }
 
 TEST_CASE("a program that cannot be run is named") {
@@ -186,6 +242,40 @@ TEST_CASE("measure fails when a program is dearer twice than allowed") {
   CHECK(measure.wait(60s) == 1);
   CHECK(has(measure.output(), "02-select takes "));
   CHECK(has(measure.output(), "measured once more"));
+}
+
+TEST_CASE("measure compares a program beside idle clients with itself") {
+  const std::string idle = std::to_string(shrink(1000));
+  ChildProcess measure({measure_program, "--rounds", "2", "--requests", "500",
+                        "--connections", "1", "--idle", idle, "--at-most",
+                        "100000", edge, polling});
+  CHECK(measure.wait(60s) == 0);
+  const std::string table = " idle:";
+  REQUIRE(has(measure.output(), table));
+  const std::string after =
+      measure.output().substr(measure.output().rfind(table));
+  CHECK(has(after, "\n05-epoll-edge "));
+  CHECK(has(after, "\n03-poll "));
+}
+
+TEST_CASE("measure fails when idle clients cost twice more than allowed") {
+  const std::string idle = std::to_string(shrink(1000));
+  ChildProcess measure({measure_program, "--rounds", "1", "--requests", "500",
+                        "--connections", "1", "--idle", idle, "--at-most",
+                        "105", polling});
+  CHECK(measure.wait(60s) == 1);
+  CHECK(
+      has(measure.output(), " times the CPU without idle clients, more than"));
+  CHECK(has(measure.output(), "measured once more"));
+}
+
+TEST_CASE("measure has as many idle clients as descriptors, and says so") {
+  ChildProcess measure({"sh", "-c",
+                        "ulimit -n 300; exec \"$0\" --rounds 1 --requests 50 "
+                        "--connections 1 --idle 1000 \"$1\"",
+                        measure_program, polling});
+  CHECK(measure.wait(60s) == 0);
+  CHECK(has(measure.output(), "only 199 idle clients"));
 }
 
 TEST_CASE("measure passes when no program is dearer than allowed") {

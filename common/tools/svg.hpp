@@ -1,5 +1,6 @@
 #pragma once
 
+#include <cstddef>
 #include <optional>
 #include <string>
 #include <vector>
@@ -29,5 +30,30 @@ struct Chart {
 
 // The chart as an SVG document, 760 wide. All texts may hold any characters.
 std::string draw(const Chart& chart);
+
+// Lines over two logarithmic axes, each named at its end.
+
+struct Point {
+  double x;  // zero stands to the left of where the axis begins
+  double y;  // positive
+};
+
+struct Line {
+  std::string label;
+  std::size_t colour;         // as that of a bar: by its place
+  std::vector<Point> points;  // at least one; from left to right
+};
+
+struct Plot {
+  std::string title;
+  std::string subtitle;
+  std::string unit;  // of y
+  std::vector<Line> lines;
+  std::string x_name;
+  std::vector<std::string> notes;  // one a line, below the axis
+};
+
+// The plot as an SVG document, 760 wide.
+std::string draw(const Plot& plot);
 
 }  // namespace net

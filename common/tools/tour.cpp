@@ -124,6 +124,20 @@ std::string calls_text(const net::RequestCalls& calls) {
   return text;
 }
 
+void write(const std::string& path, const std::string& text) {
+  std::ofstream file(path);
+  file << text << std::flush;
+  if (!file) throw std::runtime_error("cannot write " + path);
+}
+
+// "build/tour-idle.svg" for "build/tour.svg"
+std::string beside(const std::string& picture) {
+  std::filesystem::path path(picture);
+  path.replace_filename(path.stem().string() + "-idle" +
+                        path.extension().string());
+  return path;
+}
+
 class Tour {
  public:
   explicit Tour(const Settings& settings);
@@ -153,6 +167,7 @@ class Tour {
   net::TourPlan plan_;
   std::string folder_;  // of the programs
   std::string svg_;
+  std::string idle_svg_;
   std::vector<TourRow> rows_;
 };
 
@@ -161,6 +176,7 @@ Tour::Tour(const Settings& settings)
   const auto self = std::filesystem::read_symlink("/proc/self/exe");
   folder_ = self.parent_path().string() + '/';
   if (svg_.empty()) svg_ = self.parent_path().parent_path() / "tour.svg";
+  idle_svg_ = beside(svg_);
   for (const std::string_view chapter : chapters) {
     if (!chapter.starts_with(settings.only)) continue;
     rows_.emplace_back().chapter = chapter;
@@ -236,17 +252,34 @@ std::optional<double> Tour::count_with(const TourRow& row,
 }
 
 void Tour::weigh_idle(TourRow& row) {
-  // A round number, with room for the busy client.
+  // All the steps or, where not all are served, those with room to spare.
+  std::vector<std::size_t> steps = plan_.idle_steps;
   const std::size_t most = (row.at_once->served - 1) / 100 * 100;
-  row.idle = std::min(plan_.idle, most);
-  console_.begin(grouped(row.idle) + " idle clients, each wakeup");
-  std::vector<double> rounds;
-  for (std::size_t i = 0; i < plan_.idle_rounds; ++i) {
-    rounds.push_back(net::cost_of_idle(path_of(row), row.idle, plan_.echoes));
-    console_.update("round " + done_of(i + 1, plan_.idle_rounds));
+  if (row.at_once->waiting() + row.at_once->turned_away > 0) {
+    std::erase_if(steps, [=](std::size_t step) { return step > most; });
   }
-  row.idle_cost = net::median(rounds);
-  console_.end(decimal(*row.idle_cost / 1000, 1) + " us of CPU more");
+  console_.begin("an echo beside idle clients");
+  std::vector<std::vector<double>> figures(steps.size());
+  for (std::size_t round = 1; round <= plan_.idle_rounds; ++round) {
+    const auto costs = net::echoes_beside_idle(
+        path_of(row), steps, plan_.echoes,
+        [&](std::size_t done, std::size_t of) {
+          console_.update("round " + done_of(round, plan_.idle_rounds) + ", " +
+                          done_of(done, of) + " clients");
+        });
+    for (std::size_t i = 0; i < costs.size(); ++i) {
+      figures[i].push_back(costs[i].cpu);
+    }
+  }
+  for (std::size_t i = 0; i < steps.size(); ++i) {
+    row.echoes.push_back({steps[i], net::median(figures[i])});
+    if (steps[i] > plan_.idle) continue;
+    row.idle = steps[i];
+    row.idle_cost = row.echoes[i].cpu - row.echoes[0].cpu;
+  }
+  const auto& [idle, cpu] = row.echoes.back();
+  console_.end(decimal(row.echoes[0].cpu / 1000, 1) + " us of CPU, beside " +
+               grouped(idle) + " of them " + decimal(cpu / 1000, 1));
 }
 
 void Tour::hold_idle(TourRow& row) {
@@ -265,6 +298,7 @@ void Tour::hold_idle(TourRow& row) {
 }
 
 void Tour::measure_cpu() {
+  const net::OneCore pinned;
   console_.print("all of them in turn\n");
   console_.begin("CPU a request");
   std::vector<std::vector<double>> one(rows_.size());
@@ -297,11 +331,11 @@ int Tour::report() {
   console_.print('\n' + net::tour_table(rows_, plan_, console_.colours()) +
                  '\n' + net::tour_notes(rows_, plan_) + '\n' +
                  net::tour_story(rows_) + '\n');
-  std::ofstream file(svg_);
-  file << net::tour_picture(rows_, plan_) << std::flush;
-  if (!file) throw std::runtime_error("cannot write " + svg_);
+  write(svg_, net::tour_picture(rows_, plan_));
+  write(idle_svg_, net::idle_picture(rows_, plan_));
   console_.print("Next, the first lesson: chapters/01-blocking/README.md\n" +
-                 std::string("The same as a picture: ") + svg_ + '\n');
+                 std::string("The same as a picture: ") + svg_ +
+                 "\nWhat idle clients cost, as a picture: " + idle_svg_ + '\n');
   return std::all_of(rows_.begin(), rows_.end(),
                      [](const TourRow& row) { return row.failure.empty(); })
              ? 0
@@ -325,6 +359,7 @@ void make_quick(net::TourPlan& plan) {
   plan.requests_many = 2000;
   plan.count_rounds = 5;
   plan.echoes = 200;
+  plan.idle_steps = {0, 10, 100, 1000};
   plan.idle_rounds = 1;
   plan.held = 1000;
 }
@@ -334,11 +369,14 @@ void fit_to_descriptors(net::TourPlan& plan) {
   constexpr std::uint64_t own = 100;
   const std::uint64_t limit = testing::raise_descriptor_limit();
   const std::size_t most = std::max(limit, 4 * own) - own;
-  if (most >= plan.held && most >= plan.clients) return;
+  const std::size_t wanted =
+      std::max({plan.held, plan.clients, plan.idle_steps.back()});
+  if (most >= wanted) return;
   std::printf("The limit is %llu descriptors here: fewer clients than usual.\n",
               static_cast<unsigned long long>(limit));
   plan.clients = std::min(plan.clients, most);
   plan.held = std::min(plan.held, most);
+  std::erase_if(plan.idle_steps, [=](std::size_t step) { return step > most; });
 }
 
 }  // namespace
@@ -350,7 +388,7 @@ int main(int argc, char** argv) {
                        "in a picture, what each\ncan do and what it costs.");
   options.text("--only", "one chapter, by its number", settings.only);
   options.flag("--quick", "fewer rounds, rougher figures", settings.quick);
-  options.text("--svg", "file for the picture (tour.svg beside bin)",
+  options.text("--svg", "file for the first picture (tour.svg beside bin)",
                settings.svg);
   return net::run_program(
       argc, argv, options, [&](const std::vector<std::string>& arguments) {

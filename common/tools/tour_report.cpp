@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <cstdio>
+#include <cstdlib>
 #include <string_view>
 #include <utility>
 
@@ -18,7 +19,7 @@ constexpr const char* plain = "\033[0m";
 std::string decimal(double value, int decimals) {
   char text[32];
   std::snprintf(text, sizeof text, "%.*f", decimals, value);
-  return text;
+  return std::strtod(text, nullptr) == 0 && text[0] == '-' ? text + 1 : text;
 }
 
 std::string left(std::string text, std::size_t width) {
@@ -49,12 +50,12 @@ std::string verdict(const std::string& text, std::size_t width, bool good,
 std::string table_line(const TourRow& row, bool colours) {
   if (!row.failure.empty()) return left(row.chapter, 16) + " failed\n";
   std::string line = left(row.chapter, 16);
-  line += ' ' + left(row.second ? row.second->sleeps_in : "", 10);
+  line += ' ' + left(row.second ? row.second->sleeps_in : "", 11);
   const bool second = row.second && row.second->served;
   line += ' ' + verdict(row.second ? (second ? "served" : "waits") : "-", 6,
                         second, colours);
   const bool all = row.at_once && row.at_once->served == row.at_once->asked;
-  line += ' ' + verdict(row.at_once ? grouped(row.at_once->served) : "-", 7,
+  line += ' ' + verdict(row.at_once ? grouped(row.at_once->served) : "-", 6,
                         all, colours);
   line += ' ' + right(figure(row.calls_one, 2), 5);
   line += ' ' + right(figure(row.calls_many, 2), 5);
@@ -153,23 +154,17 @@ std::string broken_by(std::string_view chapter) {
 
 }  // namespace
 
-std::string grouped(std::size_t number) {
-  std::string text = std::to_string(number);
-  for (std::size_t i = text.size(); i > 3; i -= 3) text.insert(i - 3, 1, ',');
-  return text;
-}
-
 std::string tour_table(const std::vector<TourRow>& rows, const TourPlan& plan,
                        bool colours) {
   const std::string many = std::to_string(many_clients);
-  std::string text = left("", 28) + right("second", 6) + right("served", 8) +
+  std::string text = left("", 29) + right("second", 6) + right("served", 7) +
                      right("calls a", 12) + right("CPU us a", 12) +
                      right("idle", 7) + right("bytes", 7) + '\n';
-  text += left("", 28) + right("client", 6) + right("of", 8) +
+  text += left("", 29) + right("client", 6) + right("of", 7) +
           right("request", 12) + right("request", 12) + right("cost", 7) +
           right("a", 7) + '\n';
-  text += left("chapter", 17) + left("sleeps in", 11) + right("", 6) +
-          right(grouped(plan.clients), 8);
+  text += left("chapter", 17) + left("sleeps in", 12) + right("", 6) +
+          right(grouped(plan.clients), 7);
   for (int i = 0; i < 2; ++i) text += right("1", 6) + right(many, 6);
   text += right("us", 7) + right("client", 7) + '\n';
   for (const TourRow& row : rows) text += table_line(row, colours);
@@ -184,25 +179,34 @@ std::string tour_notes(const std::vector<TourRow>& rows, const TourPlan& plan) {
   if (any_sleeps_in(rows, "pselect6")) {
     text += "             pselect6 is what select() asks of the kernel.\n";
   }
+  if (any_sleeps_in(rows, "epoll_pwait")) {
+    text +=
+        "             epoll_pwait is what epoll_wait() asks of the kernel.\n";
+  }
+  text += "  served     " + grouped(plan.clients) +
+          " clients connect and send, and none of them leaves.\n"
+          "  calls      " +
+          (plan.not_counted.empty() ? counted_note
+                                    : "not counted here: " + plan.not_counted) +
+          "\n  CPU        of the server, on one core with its clients, for "
+          "requests "
+          "of " +
+          std::to_string(request_size) +
+          "\n             bytes: " + grouped(plan.requests_one) +
+          " of 1 client, " + grouped(plan.requests_many) + " of " + many +
+          "; " + rounds(plan.rounds) +
+          ", the chapters\n             in turn, median.\n";
   text +=
-      "  served     " + grouped(plan.clients) +
-      " clients connect and send, and none of them leaves.\n"
-      "  calls      " +
-      (plan.not_counted.empty() ? counted_note
-                                : "not counted here: " + plan.not_counted) +
-      "\n  CPU        of the server, for requests of " +
-      std::to_string(request_size) + " bytes: " + grouped(plan.requests_one) +
-      " of 1 client,\n             " + grouped(plan.requests_many) + " of " +
-      many + "; " + rounds(plan.rounds) + ", the chapters in turn, median.\n";
-  text += "  idle cost  CPU of an echo beside idle clients minus without: " +
-          rounds(plan.idle_rounds) + ",\n             median. Idle clients: " +
-          usual(plan.idle, rows, &TourRow::idle) +
-          ".\n  bytes      resident memory as a slope, from " +
-          std::to_string(held_first) +
-          " idle clients to so many:\n             " +
-          usual(plan.held, rows, &TourRow::held) +
-          ".\n  -          no figure, since it serves one client at a time or "
-          "as said above.\n";
+      "  idle cost  CPU of an echo beside idle clients minus without; the "
+      "server "
+      "sleeps\n             before each, on one core with its clients; " +
+      rounds(plan.idle_rounds) + ", median.\n             Idle clients: " +
+      usual(plan.idle, rows, &TourRow::idle) +
+      ".\n  bytes      resident memory as a slope, from " +
+      std::to_string(held_first) + " idle clients to so many:\n             " +
+      usual(plan.held, rows, &TourRow::held) +
+      ".\n  -          no figure, since it serves one client at a time or "
+      "as said above.\n";
   return text;
 }
 
@@ -232,10 +236,41 @@ std::string tour_picture(const std::vector<TourRow>& rows,
       panel("System calls a request", "counted, one client", rows, calls_bar),
       panel("CPU a request", "microseconds of the server, one client", rows,
             cpu_bar),
-      panel(idle + " idle clients, each wakeup",
-            "microseconds of CPU more for each echo", rows, idle_bar),
+      panel("Beside " + idle + " idle clients",
+            "microseconds of CPU more for an echo", rows, idle_bar),
       panel("Memory of an idle client", "bytes, as a slope", rows, bytes_bar)};
   return draw(chart);
+}
+
+std::string idle_picture(const std::vector<TourRow>& rows,
+                         const TourPlan& plan) {
+  Plot plot{"What idle clients cost: one echo of the one client that is busy",
+            "CPU of the server in microseconds. Both axes are logarithmic.",
+            "us",
+            {},
+            "clients that are idle",
+            {"One echo: the thread wakes from its call, receives, sends, and "
+             "sleeps in the call again. Server",
+             "and clients share one core. Measured in one run of the tour, "
+             "over loopback; " +
+                 rounds(plan.idle_rounds) + ", median."}};
+  std::string missing;
+  for (std::size_t i = 0; i < rows.size(); ++i) {
+    if (rows[i].echoes.empty()) {
+      missing += (missing.empty() ? "" : ", ") + rows[i].chapter;
+      continue;
+    }
+    Line line{rows[i].chapter, i, {}};
+    for (const EchoCost& cost : rows[i].echoes) {
+      line.points.push_back({static_cast<double>(cost.idle), cost.cpu / 1000});
+    }
+    plot.lines.push_back(line);
+  }
+  if (!missing.empty()) {
+    plot.notes.push_back(
+        "Not here, since it holds no idle clients: " + missing + '.');
+  }
+  return draw(plot);
 }
 
 }  // namespace net

@@ -19,7 +19,8 @@ struct TourRow {
   std::optional<double> calls_many;  // with many clients
   std::optional<double> cpu_one;     // nanoseconds a request
   std::optional<double> cpu_many;
-  std::optional<double> idle_cost;  // nanoseconds each wakeup
+  std::vector<EchoCost> echoes;     // beside idle clients, step by step
+  std::optional<double> idle_cost;  // nanoseconds an echo more than with none
   std::size_t idle = 0;             // clients it was measured with
   std::optional<double> bytes;      // an idle client
   std::size_t held = 0;             // idle clients it was measured with
@@ -34,7 +35,8 @@ struct TourPlan {
   std::size_t count_rounds = 20;
   std::size_t echoes = 2000;  // of the busy client beside the idle ones
   std::size_t clients = 1100;
-  std::size_t idle = 1000;
+  std::size_t idle = 1000;  // one of the steps
+  std::vector<std::size_t> idle_steps{0, 10, 30, 100, 300, 1000, 3000, 9000};
   std::size_t idle_rounds = 3;
   std::size_t held = 5000;
   std::string not_counted;  // why system calls are not, else empty
@@ -43,9 +45,6 @@ struct TourPlan {
 inline constexpr std::uint32_t many_clients = 50;
 inline constexpr std::uint32_t request_size = 64;  // bytes
 inline constexpr std::size_t held_first = 100;
-
-// "1,100"
-std::string grouped(std::size_t number);
 
 // The texts of the report; every line has at most 80 columns. With colours,
 // escape sequences stand around the verdicts.
@@ -56,6 +55,10 @@ std::string tour_story(const std::vector<TourRow>& rows);
 
 // The table as a picture: an SVG document.
 std::string tour_picture(const std::vector<TourRow>& rows,
+                         const TourPlan& plan);
+
+// The cost of an echo against the number of idle clients: an SVG document.
+std::string idle_picture(const std::vector<TourRow>& rows,
                          const TourPlan& plan);
 
 }  // namespace net

@@ -99,6 +99,28 @@ bool well_formed(const std::string& xml) {
   return open.empty();
 }
 
+std::size_t count_of(const std::string& text, const std::string& part) {
+  std::size_t count = 0;
+  for (std::size_t at = 0; (at = text.find(part, at)) != std::string::npos;) {
+    at += part.size();
+    ++count;
+  }
+  return count;
+}
+
+// The numbers of an attribute, in the order in which they stand.
+std::vector<double> numbers(const std::string& xml, const std::string& tag,
+                            const std::string& attribute) {
+  std::vector<double> found;
+  for (const std::string& line : lines(xml)) {
+    if (line.find('<' + tag + ' ') == std::string::npos) continue;
+    const std::size_t at = line.find(' ' + attribute + "=\"");
+    REQUIRE_MESSAGE(at != std::string::npos, line);
+    found.push_back(std::atof(line.c_str() + at + attribute.size() + 3));
+  }
+  return found;
+}
+
 // From here on whoever loses its parent below us becomes our child, so that
 // nobody can be overlooked.
 void adopt_orphans() { REQUIRE(::prctl(PR_SET_CHILD_SUBREAPER, 1) == 0); }
@@ -163,7 +185,7 @@ int interrupted(const std::string& chapter, bool traced, int signal) {
 net::TourRow full_row() {
   net::TourRow row;
   row.chapter = "10-work-stealing";
-  row.second = {true, "epoll_wait"};
+  row.second = {true, "epoll_pwait"};
   row.at_once = {1100, 1100, 0};
   row.calls_one = row.calls_many = 99.99;
   row.cpu_one = row.cpu_many = 999.9e3;
@@ -172,6 +194,26 @@ net::TourRow full_row() {
   row.idle = 1000;
   row.held = 5000;
   return row;
+}
+
+net::TourRow idle_row(const std::string& chapter,
+                      std::vector<net::EchoCost> echoes) {
+  net::TourRow row;
+  row.chapter = chapter;
+  row.echoes = std::move(echoes);
+  return row;
+}
+
+// Figures as they are: two lines that lie on each other, and two below.
+std::vector<net::TourRow> idle_rows() {
+  return {idle_row("01-blocking", {}),
+          idle_row("02-select", {{0, 3000}, {10, 4600}, {1000, 200e3}}),
+          idle_row("03-poll",
+                   {{0, 3000}, {10, 4500}, {1000, 199e3}, {9000, 3960e3}}),
+          idle_row("04-epoll-level",
+                   {{0, 2900}, {10, 2900}, {1000, 2950}, {9000, 3100}}),
+          idle_row("05-epoll-edge",
+                   {{0, 2800}, {10, 2800}, {1000, 2800}, {9000, 2900}})};
 }
 
 std::string without_escapes(std::string text) {
@@ -210,12 +252,19 @@ TEST_CASE("a quick tour has a row for each chapter and leaves no process") {
                                 }),
                     chapter);
     }
-    for (const std::string& line : printed)
-      CHECK_MESSAGE(line.size() <= 80, line);
-    REQUIRE(!printed.empty());
-    CHECK(printed.back().ends_with(svg));
+    for (const std::string& line : printed) {
+      const bool path = line.find(".svg") != std::string::npos;
+      CHECK_MESSAGE((path || line.size() <= 80), line);
+    }
+    REQUIRE(printed.size() > 2);
+    CHECK(printed[printed.size() - 2].ends_with(svg));
+    CHECK(printed.back().ends_with(folder / "tour-idle.svg"));
   }
   CHECK(well_formed(content(svg)));
+  const std::string idle = content(folder / "tour-idle.svg");
+  CHECK(well_formed(idle));
+  CHECK(count_of(idle, "<polyline ") == chapters.size() - 1);
+  CHECK(idle.find("idle clients: 01-blocking.") != std::string::npos);
   CHECK(nobody_left());
 }
 
@@ -279,4 +328,73 @@ TEST_CASE("a chart is well-formed whatever its texts hold") {
   CHECK(well_formed(net::draw(chart)));
   CHECK(!well_formed("<a><b></a></b>"));
   CHECK(!well_formed("<a>x < y</a>"));
+}
+
+TEST_CASE("the picture of idle clients names its axes and every line") {
+  const std::string svg = net::idle_picture(idle_rows(), {});
+  CHECK(well_formed(svg));
+  for (const char* text :
+       {">0<", ">10<", ">1,000<", ">9,000<", ">1<", ">100<", ">10,000<",
+        ">clients that are idle<", "CPU of the server in microseconds",
+        ">02-select: 200 us<", ">03-poll: 3,960 us<",
+        ">04-epoll-level: 3.1 us<", ">05-epoll-edge: 2.9 us<",
+        "idle clients: 01-blocking."}) {
+    CHECK_MESSAGE(svg.find(text) != std::string::npos, text);
+  }
+  CHECK(count_of(svg, "<polyline ") == 4);
+  CHECK(count_of(svg, "<circle ") == 15);
+}
+
+TEST_CASE("every point of the picture lies within its frame, in order") {
+  auto rows = idle_rows();
+  rows[4].echoes.back().cpu = 0.4;  // and the scale follows
+  const std::string svg = net::idle_picture(rows, {});
+  const auto x = numbers(svg, "circle", "cx");
+  const auto y = numbers(svg, "circle", "cy");
+  const auto across = numbers(svg, "line", "y1");
+  REQUIRE(x.size() == 15);
+  for (std::size_t i = 0; i < x.size(); ++i) {
+    CHECK(x[i] >= numbers(svg, "line", "x1").front());
+    CHECK(x[i] <= 570);  // from there on stand the names
+    CHECK(y[i] >= *std::min_element(across.begin(), across.end()));
+    CHECK(y[i] <= *std::max_element(across.begin(), across.end()));
+  }
+  CHECK(std::is_sorted(x.begin(), x.begin() + 3));
+  CHECK(y[0] > y[1]);  // a greater cost stands higher
+  CHECK(y[1] > y[2]);
+  CHECK(y[6] < y[2]);
+}
+
+TEST_CASE("names of lines that meet stand apart, and all on the page") {
+  for (const double cpu : {2.0, 2900.0, 9.99e6}) {
+    auto rows = idle_rows();
+    for (net::TourRow& row : rows) {
+      for (net::EchoCost& cost : row.echoes) cost.cpu = cpu;
+    }
+    const std::string svg = net::idle_picture(rows, {});
+    std::vector<double> names;
+    for (const std::string& line : lines(svg)) {
+      if (line.find("class=\"value\"") == std::string::npos) continue;
+      names.push_back(numbers(line, "text", "y").at(0));
+    }
+    REQUIRE(names.size() == 3);
+    for (std::size_t i = 1; i < names.size(); ++i) {
+      CHECK(names[i] - names[i - 1] >= 16);
+    }
+    CHECK(names.front() > 70);
+    CHECK(names.back() < numbers(svg, "svg", "height").at(0));
+  }
+}
+
+TEST_CASE("the picture of idle clients can be drawn with few figures or none") {
+  CHECK(well_formed(net::idle_picture({}, {})));
+  CHECK(well_formed(net::idle_picture({idle_row("01-blocking", {})}, {})));
+  const std::string zero =
+      net::idle_picture({idle_row("x<y", {{0, 1000}})}, {});
+  CHECK(well_formed(zero));
+  CHECK(zero.find("nan") == std::string::npos);
+  const std::string one =
+      net::idle_picture({idle_row("x", {{0, 1000}, {10, 2000}})}, {});
+  CHECK(count_of(one, "<circle ") == 2);
+  CHECK(one.find("nan") == std::string::npos);
 }
