@@ -1,0 +1,35 @@
+// Belief: ADD replaces what was there.
+// Fails: a client does not listen for a while
+// Message: what was pending is sent when there is room
+
+#pragma once
+
+#include <sys/epoll.h>
+
+#include <cstddef>
+#include <cstdint>
+
+struct Client {
+  int fd = -1;
+  std::size_t pending = 0;     // bytes to be sent to it
+  bool finished = false;       // has sent all it will ever say
+  std::uint32_t interest = 0;  // what the kernel was last told; 0: no entry
+};
+
+inline std::uint32_t true_interest(const Client& client) {
+  if (client.pending > 0) return EPOLLOUT;
+  return client.finished ? 0U : EPOLLIN;
+}
+
+// Makes the kernel's list true again after something has happened to the
+// client. False: the kernel has refused and knows what it knew before. The next
+// call tries again.
+inline bool change_interest(int epoll, Client& client) {
+  const std::uint32_t wanted = true_interest(client);
+  if (wanted == client.interest) return true;
+  const int change = wanted == 0 ? EPOLL_CTL_DEL : EPOLL_CTL_ADD;
+  epoll_event event{wanted, {.fd = client.fd}};  // MOD replaces the data too
+  if (::epoll_ctl(epoll, change, client.fd, &event) < 0) return false;
+  client.interest = wanted;
+  return true;
+}
