@@ -64,10 +64,14 @@ constexpr std::size_t alone = 12;
 constexpr std::size_t threads = 8;
 
 // Which runs go on at the same time: most of the time they wait.
-constexpr std::size_t runs_at_once = 6;
+constexpr std::size_t runs_at_once = 10;
 
-// More than both sides' buffers take from a client that does not read.
-constexpr std::size_t more_than_fits = 4 << 20;
+// After so many complaints the others would tell nothing new.
+constexpr std::size_t enough_complaints = 10;
+
+// More than both sides' buffers take from a client that does not read, through
+// a narrow connection.
+constexpr std::size_t more_than_fits = 3 << 20;
 
 const std::string bytes = testing::pattern(more_than_fits + visitors * 1000);
 
@@ -109,18 +113,23 @@ class Injection {
  private:
   std::string log_name() const;
 
+  std::uint64_t switches_;
   net::Fd log_;  // in memory, so that nothing is left behind
   ChildProcess strace_;
 };
 
 Injection::Injection(pid_t process, const Fault& fault)
-    : log_(net::check(::memfd_create("strace", MFD_CLOEXEC), "memfd_create")),
+    : switches_(testing::voluntary_switches(process)),
+      log_(net::check(::memfd_create("strace", MFD_CLOEXEC), "memfd_create")),
       strace_({"strace", "-f", "-q", "-p", std::to_string(process), "-o",
                log_name(), "-e", "trace=" + strace_name(fault.call), "-e",
                "inject=" + strace_name(fault.call) + ":error=" + fault.error +
                    ":when=" + fault.when}) {
+  // It stops the process once, to get hold of it.
   testing::wait_until("strace attaches", [&] {
-    return tracer_of(process) != 0 || testing::has_ended(strace_.pid());
+    return testing::has_ended(strace_.pid()) ||
+           (tracer_of(process) != 0 &&
+            testing::voluntary_switches(process) > switches_);
   });
   if (testing::has_ended(strace_.pid())) {
     strace_.wait();
@@ -128,7 +137,6 @@ Injection::Injection(pid_t process, const Fault& fault)
     if (why.find("not permitted") != std::string::npos) throw Refused(why);
     throw Complaint("strace: " + why);
   }
-  testing::wait_until_settled(process);
 }
 
 std::string Injection::log_name() const {
@@ -155,12 +163,15 @@ class Server {
       : name_(std::filesystem::path(program).filename()),
         process_({program, "--port", "0"}),
         address_(process_.wait_until_listening()) {
-    testing::wait_until_settled(pid());
+    settle();
   }
 
   bool is(std::string_view chapter) const { return name_.starts_with(chapter); }
   pid_t pid() const { return process_.pid(); }
   const net::Address& address() const { return address_; }
+
+  // Waits until it sleeps and has not woken for so long; demands that it does.
+  void settle(std::chrono::milliseconds calm = 20ms);
 
   // Demands that it ends by itself with this status and says so.
   void expect_end(int status, const std::string& saying);
@@ -174,6 +185,18 @@ class Server {
   ChildProcess process_;
   net::Address address_;
 };
+
+void Server::settle(std::chrono::milliseconds calm) {
+  try {
+    if (!testing::has_ended(pid())) testing::wait_until_settled(pid(), calm);
+  } catch (const testing::TimedOut&) {
+    if (!testing::has_ended(pid())) throw Complaint("the server never sleeps");
+  }
+  if (!testing::has_ended(pid())) return;
+  const int status = process_.wait();
+  throw Complaint("the server ended with status " + std::to_string(status) +
+                  ": " + process_.errors());
+}
 
 void Server::expect_end(int status, const std::string& saying) {
   const int got = process_.wait();
@@ -225,6 +248,7 @@ struct Tally {
   std::size_t early = 0;
   std::size_t no_end = 0;  // got everything but the end of the stream
   std::size_t ended = 0;   // runs in which the server ended, as it should
+  std::string lie{};       // what one false EAGAIN does
 };
 
 // One after the other, then several at the same time. Those who have sent FIN
@@ -263,9 +287,12 @@ void Visits::run() {
 
 void Visits::visit(std::size_t i) {
   if (stuck_) return;  // one is enough, and each takes its time
-  const std::string_view own = std::string_view(bytes).substr(i * 1000);
-  Visitor visitor(server_.address(), own.substr(0, more_than_fits));
-  if (i == alone) {
+  const bool late = i % 20 == alone;
+  Visitor visitor(
+      server_.address(),
+      std::string_view(bytes).substr(i * 1000, more_than_fits),
+      late ? Visitor::Connection::narrow : Visitor::Connection::usual);
+  if (late) {
     visitor.send_only(more_than_fits);
     visitor.exchange(more_than_fits);
   }
@@ -354,6 +381,7 @@ Tally now_and_then(const std::string& program, const Fault& fault) {
   Tally tally{.runs = 1};
   Visits visits(server);
   Injection injection(server.pid(), fault);
+  server.settle();
   visits.run();
   if (visits.stuck()) throw Complaint("a client waits for ever");
   if (fatal) {
@@ -365,9 +393,9 @@ Tally now_and_then(const std::string& program, const Fault& fault) {
   }
   visits.linger();
   // Longer than a rest: nothing at all may wake it.
-  testing::wait_until_settled(server.pid(), 150ms);
+  server.settle(150ms);
   visits.wake();
-  testing::wait_until_settled(server.pid(), 150ms);
+  server.settle(150ms);
   tally.faults = injection.end();
   visits.end(tally);
   judge(server, fault, tally);
@@ -384,6 +412,7 @@ Tally now_and_then(const std::string& program, const Fault& fault) {
 Tally all_the_time(const std::string& program, const Fault& fault) {
   Server server(program);
   Injection injection(server.pid(), fault);
+  server.settle();
   std::vector<Visitor> waiting;
   for (int i = 0; i < 5; ++i) waiting.emplace_back(server.address(), bytes);
   const auto started = testing::Clock::now();
@@ -420,15 +449,16 @@ Tally false_eagain(const std::string& program, const Fault& fault) {
   };
   clients.reserve(2);
   if (!accepts && !come().exchange(1)) throw Complaint("nobody is served");
-  testing::wait_until_settled(server.pid());
+  server.settle();
   Injection injection(server.pid(), fault);
+  server.settle();
   const std::uint64_t switches = testing::voluntary_switches(server.pid());
   Visitor& victim = accepts ? come() : clients[0];
   victim.send_only(2);
   testing::wait_until("the server wakes", [&] {
     return testing::voluntary_switches(server.pid()) > switches;
   });
-  testing::wait_until_settled(server.pid(), 100ms);
+  server.settle(100ms);
   const bool stalls = !victim.has_news();
   if (stalls != server.is("05")) {
     throw Complaint(stalls ? "the client waits for ever"
@@ -440,7 +470,8 @@ Tally false_eagain(const std::string& program, const Fault& fault) {
   Tally tally{.runs = 1,
               .faults = injection.end(),
               .visits = clients.size(),
-              .whole = clients.size()};
+              .whole = clients.size(),
+              .lie = stalls ? "stalls" : "served"};
   clients.clear();
   if (tally.faults != 1) throw Complaint("not one call was made to fail");
   server.serve_and_stop();
@@ -452,7 +483,6 @@ struct Row {
   std::string call;
   std::size_t open = 0;  // runs still to come
   Tally tally{};
-  std::string eagain{};  // what one false EAGAIN does
 };
 
 struct Run {
@@ -558,7 +588,7 @@ void Campaign::carry_out(const Run& run) {
     refused_ = refused.what();
   } catch (const std::exception& error) {
     const std::lock_guard lock(mutex_);
-    ++complaints_;
+    if (++complaints_ == enough_complaints) next_ = runs_.size();
     std::printf("FAILED %s: %s, %s, when=%s: %s\n", name_of(row).c_str(),
                 run.fault.call.c_str(), run.fault.error.c_str(),
                 run.fault.when.c_str(), error.what());
@@ -576,6 +606,7 @@ void Campaign::note(const Run& run, const Tally& tally) {
   row.tally.early += tally.early;
   row.tally.no_end += tally.no_end;
   row.tally.ended += tally.ended;
+  row.tally.lie += tally.lie;
   if (--row.open > 0) return;
   const auto passed = testing::Clock::now() - started_;
   std::printf("%4lld s  %s: %s\n",
@@ -585,16 +616,20 @@ void Campaign::note(const Run& run, const Tally& tally) {
 }
 
 void Campaign::print() const {
-  std::printf("\n%-15s %-10s %5s %7s %7s %7s %6s %7s %7s\n", "server", "call",
-              "runs", "faults", "clients", "whole", "ended", "no end",
-              "exit 1");
+  std::printf("\n%-14s %-10s %4s %6s %7s %6s %5s %6s %6s %6s\n", "server",
+              "call", "runs", "faults", "clients", "whole", "ended", "no end",
+              "exit 1", "EAGAIN");
   for (const Row& row : rows_) {
     const Tally& tally = row.tally;
-    std::printf("%-15s %-10s %5zu %7zu %7zu %7zu %6zu %7zu %7zu\n",
+    std::printf("%-14s %-10s %4zu %6zu %7zu %6zu %5zu %6zu %6zu %6s\n",
                 name_of(row).c_str(), row.call.c_str(), tally.runs,
                 tally.faults, tally.visits, tally.whole, tally.early,
-                tally.no_end, tally.ended);
+                tally.no_end, tally.ended, tally.lie.c_str());
   }
+  std::puts(
+      "whole: got every byte. ended: before that, by the fault or, where EIO\n"
+      "ends the server (exit 1), with it. no end: got every byte, but never a\n"
+      "FIN, as the close has failed. EAGAIN: what a single false one does.");
 }
 
 int inject(const Strings& programs) {

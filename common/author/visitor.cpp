@@ -1,5 +1,7 @@
 #include "common/author/visitor.hpp"
 
+#include <netinet/in.h>
+#include <netinet/tcp.h>
 #include <poll.h>
 #include <sys/socket.h>
 
@@ -18,16 +20,34 @@ using namespace std::chrono_literals;
 // Long enough for a server that rests 100 ms at every third call.
 constexpr auto patience = 20s;
 
+void set(const net::Fd& socket, int level, int option, int value) {
+  net::check(::setsockopt(socket.get(), level, option, &value, sizeof value),
+             "setsockopt");
+}
+
+net::Fd connect(const net::Address& server, Visitor::Connection connection) {
+  net::Fd socket(net::check(
+      ::socket(server.get()->sa_family, SOCK_STREAM | SOCK_CLOEXEC, 0),
+      "socket"));
+  if (connection == Visitor::Connection::narrow) {
+    // The buffer for sending is sized by the segments, and they by both ends.
+    set(socket, IPPROTO_TCP, TCP_MAXSEG, 1400);
+    set(socket, SOL_SOCKET, SO_RCVBUF, 16384);
+  }
+  net::check(::connect(socket.get(), server.get(), server.length), "connect");
+  net::set_nonblocking(socket);
+  return socket;
+}
+
 }  // namespace
 
-Visitor::Visitor(const net::Address& server, std::string_view bytes)
+Visitor::Visitor(const net::Address& server, std::string_view bytes,
+                 Connection connection)
     : bytes_(bytes) {
   try {
-    client_.emplace(server, patience);
+    socket_ = connect(server, connection);
   } catch (const std::system_error&) {
     fate_ = Fate::refused;
-  } catch (const testing::TimedOut&) {
-    fate_ = Fate::stuck;
   }
 }
 
@@ -48,7 +68,7 @@ void Visitor::send_only(std::size_t n) {
 // False: nothing could be moved within the limit.
 bool Visitor::move(short events, std::size_t n,
                    std::chrono::milliseconds limit) {
-  pollfd entry{client_->fd(), events, 0};
+  pollfd entry{socket_.get(), events, 0};
   if (net::check(::poll(&entry, 1, static_cast<int>(limit.count())), "poll") ==
       0) {
     return false;
@@ -61,7 +81,7 @@ bool Visitor::move(short events, std::size_t n,
 void Visitor::send(std::size_t n) {
   const std::string_view rest = bytes_.substr(sent_, n - sent_);
   const ssize_t sent =
-      ::send(client_->fd(), rest.data(), rest.size(), MSG_NOSIGNAL);
+      ::send(socket_.get(), rest.data(), rest.size(), MSG_NOSIGNAL);
   if (sent >= 0) {
     sent_ += static_cast<std::size_t>(sent);
   } else if (errno != EAGAIN) {
@@ -71,7 +91,7 @@ void Visitor::send(std::size_t n) {
 
 void Visitor::receive() {
   std::array<char, 65536> block;
-  const ssize_t n = ::recv(client_->fd(), block.data(), block.size(), 0);
+  const ssize_t n = ::recv(socket_.get(), block.data(), block.size(), 0);
   if (n < 0 && errno == EAGAIN) return;
   if (n <= 0) {
     fate_ = Fate::early;
@@ -84,22 +104,22 @@ void Visitor::receive() {
   got_ += come.size();
 }
 
-void Visitor::finish() {
-  if (client_) ::shutdown(client_->fd(), SHUT_WR);
-}
+void Visitor::finish() { ::shutdown(socket_.get(), SHUT_WR); }
 
 void Visitor::reset() {
-  if (client_) client_->reset();
+  const linger at_once{1, 0};
+  ::setsockopt(socket_.get(), SOL_SOCKET, SO_LINGER, &at_once, sizeof at_once);
+  leave();
 }
 
 bool Visitor::has_news() const {
-  pollfd entry{client_->fd(), POLLIN, 0};
+  pollfd entry{socket_.get(), POLLIN, 0};
   return net::check(::poll(&entry, 1, 0), "poll") == 1;
 }
 
 bool Visitor::has_end() const {
   char byte = 0;
-  return has_news() && ::recv(client_->fd(), &byte, 1, MSG_PEEK) <= 0;
+  return has_news() && ::recv(socket_.get(), &byte, 1, MSG_PEEK) <= 0;
 }
 
 }  // namespace author

@@ -2,11 +2,10 @@
 
 #include <chrono>
 #include <cstddef>
-#include <optional>
 #include <string_view>
 
+#include "common/fd.hpp"
 #include "common/socket.hpp"
-#include "common/testing/client.hpp"
 
 namespace author {
 
@@ -22,8 +21,13 @@ class Visitor {
     stuck,    // nothing moved within the limit
   };
 
+  // Through a narrow connection the server's send takes only part of its bytes
+  // as soon as the visitor does not read.
+  enum class Connection { usual, narrow };
+
   // Connects. It will send these bytes, which have to outlive it.
-  Visitor(const net::Address& server, std::string_view bytes);
+  Visitor(const net::Address& server, std::string_view bytes,
+          Connection connection = Connection::usual);
 
   // Sends and receives until the first n bytes have come back. False: they
   // have not, and its fate says why.
@@ -35,7 +39,7 @@ class Visitor {
 
   // Sends FIN; the end of the stream is left to has_end().
   void finish();
-  void leave() { client_.reset(); }
+  void leave() { socket_ = net::Fd(); }
   void reset();
 
   // Whether something has come that was not read yet; does not wait.
@@ -51,7 +55,7 @@ class Visitor {
   void receive();
 
   std::string_view bytes_;
-  std::optional<testing::Client> client_;
+  net::Fd socket_;
   Fate fate_ = Fate::whole;
   std::size_t sent_ = 0;
   std::size_t got_ = 0;
