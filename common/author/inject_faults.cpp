@@ -258,10 +258,11 @@ class Visits {
   explicit Visits(const Server& server) : server_(server) {}
 
   void run();
-  void linger();  // some who are served and then fall silent
-  bool stuck() const { return stuck_; }
+  void linger();           // some who are served and then fall silent
   void wake();             // and who are served again
   void end(Tally& tally);  // all of them go; sums up
+
+  bool stuck() const { return stuck_; }
 
  private:
   void visit(std::size_t i);
@@ -465,8 +466,9 @@ Tally false_eagain(const std::string& program, const Fault& fault) {
                            : "the client does not wait");
   }
   if (accepts && !come().exchange(3)) throw Complaint("nobody new is served");
-  if (!victim.exchange(accepts ? 2 : 3))
+  if (!victim.exchange(accepts ? 2 : 3)) {
     throw Complaint("another byte does not help");
+  }
   Tally tally{.runs = 1,
               .faults = injection.end(),
               .visits = clients.size(),
