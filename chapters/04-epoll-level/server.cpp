@@ -145,10 +145,10 @@ bool Server::accept_clients() {
     } else if (errno != EINTR && errno != ECONNABORTED) {
       // No descriptor, no memory: the queue stays; at once would spin.
       rest_until_ = Clock::now() + rest_limit;
-      return net::is_listening(listener_);
+      break;
     }
   }
-  return true;
+  return net::is_listening(listener_);
 }
 
 void Server::add(net::Fd fd) {

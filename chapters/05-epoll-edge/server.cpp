@@ -164,11 +164,11 @@ bool Server::accept_clients() {
     } else if (errno != EINTR && errno != ECONNABORTED) {
       // No descriptor, no memory: the queue stays; at once would spin.
       rest_until_ = Clock::now() + rest_limit;
-      return net::is_listening(listener_);
+      break;
     }
   }
   listening_ = EPOLLET;  // told again in wait(), it is reported again
-  return true;
+  return net::is_listening(listener_);
 }
 
 void Server::add(net::Fd fd) {

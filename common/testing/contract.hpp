@@ -34,6 +34,7 @@ inline constexpr std::array promises{
     Promise{"6b",
             "a server that cannot open one descriptor rests, then serves"},
     Promise{"6c", "out of descriptors the server can still be stopped"},
+    Promise{"6d", "a place that becomes free is given to the one who waits"},
     Promise{"7a", "500 visits leave no descriptor behind"},
     Promise{"7b", "idle means no wakeup at all"},
     Promise{"8a", "stopping and continuing the process changes nothing"},

@@ -359,6 +359,21 @@ PROMISE("6c") {
   CHECK(server.stop().clean);
 }
 
+// Both happen in one round: there is no descriptor, and then there is one.
+PROMISE("6d") {
+  const RunningServer server(serve);
+  Client first(server.address());
+  serve_one(first);
+  testing::wait_until_settled(server.pid());
+  server.limit_descriptors(testing::open_descriptors(server.pid()));
+  stop(server);
+  Client waiting(server.address());
+  waiting.send("waited");
+  first.close();
+  server.signal(SIGCONT);
+  CHECK(waiting.receive(6) == "waited");
+}
+
 PROMISE("7a") {
   const RunningServer server(serve);
   testing::wait_until_settled(server.pid());
