@@ -47,10 +47,11 @@ using testing::Client;
 std::chrono::milliseconds patience{5000};
 constexpr std::chrono::milliseconds little_patience{500};
 
-// A round of the server that the test prepares: wanted; the server is held at
-// its next epoll_wait; the flooding client has been reset, as the server's
-// kernel sees it; somebody waits to be accepted and the round runs; it is over.
-enum class Round { None, Wanted, Held, Reset, Runs, Over };
+// A round of the server that the test prepares. Wanted: the first after the
+// flood has begun. Held: the server is about to wait, and stays so until the
+// flooding client is reset and somebody else has connected, in the order that
+// the test wants. Half: the first of the two has come. Then the round runs.
+enum class Round { None, Wanted, Held, Half, Runs, Over };
 
 // In memory that the test shares with the forked server.
 struct Notes {
@@ -58,6 +59,7 @@ struct Notes {
   std::atomic<int> flooded;  // so many have
   std::atomic<int> flooder;  // the client's descriptor in the server
   std::atomic<Round> round;
+  std::atomic<bool> connects_first;
   std::atomic<int> in_vain;  // reads in that round that found nothing
   std::atomic<bool> returned;
 };
@@ -112,10 +114,13 @@ void wait_for(int fd, short events) {
 // Before the server waits.
 void prepare_round() {
   if (notes.round == Round::Runs) notes.round = Round::Over;
-  if (notes.round != Round::Wanted) return;
+  if (notes.round != Round::Wanted || notes.flooded == 0) return;
   notes.round = Round::Held;
+  const bool connects_first = notes.connects_first;
+  if (connects_first) wait_for(listener_number, POLLIN);
+  if (!connects_first) wait_for(notes.flooder, 0);
+  notes.round = Round::Half;
   wait_for(notes.flooder, 0);
-  notes.round = Round::Reset;
   wait_for(listener_number, POLLIN);
   notes.round = Round::Runs;
 }
@@ -193,10 +198,11 @@ class Subject {
     if (server_.pid() > 0) server_.signal(SIGTERM);
   }
 
-  // Connects and waits until the server has answered.
+  // Connects and waits until the server has answered and has no more to do.
   Client enter() {
     Client client = knock();
     answers(client);
+    happens("the server waits again", [&] { return sleeps(); });
     return client;
   }
 
@@ -277,6 +283,21 @@ class Subject {
       return testing::has_ended(server_.pid()) ||
              (switches() > before && sleeps());
     });
+  }
+
+  // Lets this client flood the server until its turn is over, and holds the
+  // server then.
+  void hold_round(Client& flooder, bool connects_first) {
+    constexpr int more_than_a_turn = 100'000;
+    notes.flood = more_than_a_turn;
+    notes.connects_first = connects_first;
+    notes.round = Round::Wanted;
+    flooder.send(marker);
+    reaches(Round::Held);
+    notes.flood = 0;
+  }
+  void reaches(Round round) {
+    happens("the prepared round", [&] { return notes.round >= round; });
   }
 
   // Shuts the listener down. True if serve has left nothing behind.
@@ -416,26 +437,22 @@ TEST_CASE("who never stops sending stalls nobody") {
                 "what was left when the turn was over is read");
 }
 
+// Accepted after the flooder's end, the newcomer has the flooder's number.
 TEST_CASE("who comes is not taken for who has left") {
-  Subject server;
-  Client flooder = server.enter();
-  constexpr int more_than_one_turn = 100'000;
-  notes.flood = more_than_one_turn;
-  notes.round = Round::Wanted;
-  flooder.send(marker);
-  server.happens("the flooder's turn ends",
-                 [] { return notes.round == Round::Held; });
-  notes.flood = 0;
-  flooder.reset();
-  server.happens("the reset arrives",
-                 [] { return notes.round == Round::Reset; });
-  // Accepted after the flooder's end, it gets the flooder's number.
-  Client newcomer = server.knock();
-  server.happens("the server waits again",
-                 [] { return notes.round == Round::Over; });
-  CHECK_MESSAGE(notes.in_vain.load() == 0,
-                "nobody is read of whom nothing was reported");
-  CHECK_MESSAGE(server.answers(newcomer) == "", "the newcomer is served");
+  for (const bool connects_first : {false, true}) {
+    Subject server;
+    Client flooder = server.enter();
+    server.hold_round(flooder, connects_first);
+    if (!connects_first) flooder.reset();
+    server.reaches(connects_first ? Round::Held : Round::Half);
+    Client newcomer = server.knock();
+    server.reaches(Round::Half);
+    if (connects_first) flooder.reset();
+    server.reaches(Round::Over);
+    CHECK_MESSAGE(notes.in_vain.load() == 0,
+                  "nobody is read of whom nothing was reported");
+    CHECK_MESSAGE(server.answers(newcomer) == "", "the newcomer is served");
+  }
 }
 
 TEST_CASE("a signal ends nothing") {
@@ -452,8 +469,8 @@ TEST_CASE("out of descriptors nobody is lost") {
   Client bob = server.enter();
   server.no_more_descriptors();
   Client waiting = server.knock();
-  CHECK_MESSAGE(server.answers(ann) == "", "those who are in are served");
   CHECK_MESSAGE(server.sleeps_on() == "", "a full server sleeps");
+  CHECK_MESSAGE(server.answers(ann) == "", "those who are in are served");
   bob.finish();
   CHECK_MESSAGE(server.answers(waiting) == "",
                 "whoever waits is served when somebody has left");

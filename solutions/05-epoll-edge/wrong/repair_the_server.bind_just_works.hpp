@@ -19,7 +19,8 @@
 #include "common/socket.hpp"
 
 // At most so many calls before the others get their turn.
-inline constexpr int calls_a_turn = 16;
+inline constexpr int calls_a_turn = 4;
+inline constexpr int accepts_a_turn = 64;
 
 // Never given twice, unlike a descriptor's number: what is reported for a
 // client that has left finds nobody.
@@ -60,7 +61,7 @@ class Server {
   std::vector<Serial> ready_;  // whose turn it is; nobody stands here twice
   Queue queue_ = Queue::Quiet;
   Serial last_ = queue_serial;
-  std::array<char, 16384> scratch_;
+  std::array<char, 65536> scratch_;
 };
 
 inline net::Fd open_listener(const net::Address& address) {
@@ -150,7 +151,7 @@ inline bool Server::write_some(Client& client) {
 
 // False: the listener has been shut down.
 inline bool Server::accept_clients() {
-  for (int i = 0; i < calls_a_turn; ++i) {
+  for (int i = 0; i < accepts_a_turn; ++i) {
     net::Fd fd(::accept4(listener_.get(), nullptr, nullptr,
                          SOCK_NONBLOCK | SOCK_CLOEXEC));
     if (fd) {
