@@ -106,6 +106,12 @@ void note_failure(int error) {
   }
 }
 
+void end_flood(int fd) {
+  char bytes[marker.size()];
+  ::syscall(SYS_recvfrom, fd, bytes, sizeof bytes, MSG_DONTWAIT, nullptr,
+            nullptr);
+}
+
 void wait_for(int fd, short events) {
   pollfd entry{fd, events, 0};
   while (::poll(&entry, 1, -1) < 0) continue;
@@ -116,6 +122,8 @@ void prepare_round() {
   if (notes.round == Round::Runs) notes.round = Round::Over;
   if (notes.round != Round::Wanted || notes.flooded == 0) return;
   notes.round = Round::Held;
+  // With its word unread the reset would be met in a send, as SIGPIPE.
+  end_flood(notes.flooder);
   const bool connects_first = notes.connects_first;
   if (connects_first) wait_for(listener_number, POLLIN);
   if (!connects_first) wait_for(notes.flooder, 0);
@@ -294,7 +302,6 @@ class Subject {
     notes.round = Round::Wanted;
     flooder.send(marker);
     reaches(Round::Held);
-    notes.flood = 0;
   }
   void reaches(Round round) {
     happens("the prepared round", [&] { return notes.round >= round; });

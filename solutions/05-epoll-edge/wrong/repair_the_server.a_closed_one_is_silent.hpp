@@ -76,6 +76,7 @@ inline void Server::run() {
     wait();
     for (const epoll_event& event : std::exchange(ready_, {})) {
       if (event.data.fd == listener_.get()) {
+        queue_ = Queue::Ready;
         listening = accept_clients();
       } else {
         attend(event);
