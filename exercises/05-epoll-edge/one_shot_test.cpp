@@ -23,6 +23,7 @@
 #include <functional>
 #include <memory>
 #include <new>
+#include <stdexcept>
 #include <string>
 #include <string_view>
 #include <thread>
@@ -153,7 +154,13 @@ class House {
       : server_([this, threads](net::Fd listener) {
           serve(std::move(listener), threads,
                 [this](int fd) { return take_turn(*notes_, fd); });
-        }) {}
+        }) {
+    testing::wait_until("the server waits for clients", [this] {
+      const char state = testing::state(server_.pid());
+      if (state == 'Z') throw std::runtime_error("the server has ended");
+      return state == 'S';
+    });
+  }
   House(const House&) = delete;
   House& operator=(const House&) = delete;
   ~House() {
@@ -162,20 +169,6 @@ class House {
 
   Notes& notes() { return *notes_; }
   const testing::RunningServer& server() const { return server_; }
-
-  // Clients that have been accepted.
-  std::vector<Client> clients(std::size_t n) {
-    auto all = testing::connect_clients(server_.address(), n, patience);
-    for (Client& client : all) {
-      // Each send is a segment, and it leaves at once.
-      const int yes = 1;
-      net::check(
-          ::setsockopt(client.fd(), IPPROTO_TCP, TCP_NODELAY, &yes, sizeof yes),
-          "setsockopt TCP_NODELAY");
-      echoes(client);
-    }
-    return all;
-  }
 
   // The client's turn begins, and lasts until let_go.
   void hold(Client& client) {
@@ -246,6 +239,22 @@ class House {
   bool ended_ = false;
 };
 
+// Clients that are served.
+std::vector<Client> enter(const House& house, std::size_t n) {
+  std::vector<Client> clients;
+  while (clients.size() < n) {
+    Client& client = clients.emplace_back(house.server().address(), patience);
+    // Each send is a segment, and it leaves at once.
+    const int yes = 1;
+    net::check(
+        ::setsockopt(client.fd(), IPPROTO_TCP, TCP_NODELAY, &yes, sizeof yes),
+        "setsockopt TCP_NODELAY");
+    const bool served = echoes(client) && echoes(client);
+    REQUIRE_MESSAGE(served, "a client has one turn after another");
+  }
+  return clients;
+}
+
 void stop(House& house) {
   const House::End end = house.end();
   CHECK_MESSAGE(end.hang.empty(), "all threads end: " << end.hang);
@@ -256,7 +265,7 @@ void stop(House& house) {
 
 TEST_CASE("a client speaks during its turn") {
   House house(2);
-  auto clients = house.clients(2);
+  auto clients = enter(house, 2);
   house.hold(clients[0]);
   clients[0].send("more");
   let_the_free_thread_look(clients[1]);
@@ -269,7 +278,7 @@ TEST_CASE("a client speaks during its turn") {
 
 TEST_CASE("a client resets during its turn") {
   House house(2);
-  auto clients = house.clients(2);
+  auto clients = enter(house, 2);
   house.hold(clients[0]);
   clients[0].reset();
   let_the_free_thread_look(clients[1]);
@@ -279,7 +288,7 @@ TEST_CASE("a client resets during its turn") {
 
 TEST_CASE("three clients speak at once and there are three threads") {
   House house(3);
-  auto clients = house.clients(3);
+  auto clients = enter(house, 3);
   house.stop();
   house.notes().hold = true;
   for (Client& client : clients) client.send("!");
@@ -290,7 +299,7 @@ TEST_CASE("three clients speak at once and there are three threads") {
 
 TEST_CASE("more has come than one turn reads") {
   House house(4);
-  auto clients = house.clients(8);
+  auto clients = enter(house, 8);
   const std::string words = testing::pattern(65536);
   house.stop();
   for (Client& client : clients) client.send(words);
@@ -304,8 +313,8 @@ TEST_CASE("more has come than one turn reads") {
 
 TEST_CASE("clients come and go") {
   House house(2);
-  auto clients = house.clients(1);
-  auto visitors = house.clients(20);
+  auto clients = enter(house, 1);
+  auto visitors = enter(house, 20);
   for (Client& visitor : visitors) {
     visitor.finish();
     const bool let_go = happens([&] { return visitor.ended(); });
@@ -316,7 +325,7 @@ TEST_CASE("clients come and go") {
 
 TEST_CASE("it is out of descriptors") {
   House house(2);
-  auto clients = house.clients(2);
+  auto clients = enter(house, 2);
   house.no_more_descriptors();
   auto waiting =
       testing::connect_clients(house.server().address(), 1, patience);
@@ -329,13 +338,13 @@ TEST_CASE("it is out of descriptors") {
 
 TEST_CASE("it is stopped while clients are there") {
   House house(4);
-  const auto clients = house.clients(5);
+  const auto clients = enter(house, 5);
   stop(house);
 }
 
 TEST_CASE("it is stopped while it is out of descriptors") {
   House house(2);
-  const auto clients = house.clients(2);
+  const auto clients = enter(house, 2);
   house.no_more_descriptors();
   const auto waiting =
       testing::connect_clients(house.server().address(), 1, patience);

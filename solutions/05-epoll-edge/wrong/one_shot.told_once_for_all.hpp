@@ -1,6 +1,6 @@
 // Belief: a client that was added stays added.
 // Fails: a client speaks during its turn
-// Message: what came during the turn is answered after it
+// Message: a client has one turn after another
 
 #pragma once
 
