@@ -32,17 +32,17 @@ class Pool {
 
  private:
   void work();
+  int next();
   bool accept_clients();
   void add(net::Fd client);
   void drop(int fd);
-  int next();
   bool arm(int fd);
 
   net::Fd listener_;
   const Turn& turn_;
   net::Fd epoll_;
   std::mutex waiting_;              // held by the thread that waits
-  std::mutex mutex_;                // guards:
+  std::mutex mutex_;                // guards the arming and:
   std::map<int, net::Fd> clients_;  // by number
 };
 
@@ -73,6 +73,8 @@ inline int Pool::next() {
   const int n = ::epoll_wait(epoll_.get(), &event, 1, -1);
   if (n < 0) net::rest_or_throw("epoll_wait");
   if (n <= 0) return -1;
+  // Whoever armed it held the lock: what that thread did is over by now.
+  const std::lock_guard armed(mutex_);
   ::epoll_ctl(epoll_.get(), EPOLL_CTL_DEL, event.data.fd, nullptr);
   return event.data.fd;
 }
@@ -131,6 +133,7 @@ inline void Pool::drop(int fd) {
 }
 
 inline bool Pool::arm(int fd) {
+  const std::lock_guard lock(mutex_);
   epoll_event event{EPOLLIN, {.fd = fd}};
   return ::epoll_ctl(epoll_.get(), EPOLL_CTL_ADD, fd, &event) == 0;
 }

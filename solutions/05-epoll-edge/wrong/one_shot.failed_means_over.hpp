@@ -33,6 +33,7 @@ class Pool {
 
  private:
   void work();
+  int next();
   bool accept_clients();
   void add(net::Fd client);
   void drop(int fd);
@@ -41,7 +42,7 @@ class Pool {
   net::Fd listener_;
   const Turn& turn_;
   net::Fd epoll_;
-  std::mutex mutex_;                // guards:
+  std::mutex mutex_;                // guards the arming and:
   std::map<int, net::Fd> clients_;  // by number
 };
 
@@ -65,15 +66,23 @@ inline void Pool::run(unsigned threads) {
   work();
 }
 
-// What each thread does. It takes one event at a time: a second one would wait
+// Who is reported next; -1 if nobody is. One at a time: a second one would wait
 // for the first one's turn while another thread sleeps.
+inline int Pool::next() {
+  epoll_event event;
+  const int n = ::epoll_wait(epoll_.get(), &event, 1, -1);
+  if (n < 0) net::rest_or_throw("epoll_wait");
+  // Whoever armed it held the lock: what that thread did is over by now. The
+  // kernel has seen to it, but the language does not know the kernel.
+  const std::lock_guard lock(mutex_);
+  return n > 0 ? event.data.fd : -1;
+}
+
+// What each thread does.
 inline void Pool::work() {
   for (;;) {
-    epoll_event event;
-    const int n = ::epoll_wait(epoll_.get(), &event, 1, -1);
-    if (n < 0) net::rest_or_throw("epoll_wait");
-    if (n <= 0) continue;
-    const int fd = event.data.fd;
+    const int fd = next();
+    if (fd < 0) continue;
     if (fd == listener_.get()) {
       const bool listening = accept_clients();
       // When it has been shut down this tells the next thread.
@@ -120,6 +129,7 @@ inline void Pool::drop(int fd) {
 
 // The next thing to happen is reported, once; so is what has happened already.
 inline bool Pool::arm(int change, int fd) {
+  const std::lock_guard lock(mutex_);
   epoll_event event{EPOLLIN | EPOLLONESHOT, {.fd = fd}};
   return ::epoll_ctl(epoll_.get(), change, fd, &event) == 0;
 }

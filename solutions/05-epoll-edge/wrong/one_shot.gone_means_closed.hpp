@@ -10,6 +10,7 @@
 #include <cerrno>
 #include <chrono>
 #include <functional>
+#include <mutex>
 #include <system_error>
 #include <thread>
 #include <utility>
@@ -31,6 +32,7 @@ class Pool {
 
  private:
   void work();
+  int next();
   bool accept_clients();
   void add(net::Fd client);
   void drop(int fd);
@@ -39,6 +41,7 @@ class Pool {
   net::Fd listener_;
   const Turn& turn_;
   net::Fd epoll_;
+  std::mutex mutex_;  // guards the arming
 };
 
 inline Pool::Pool(net::Fd listener, const Turn& turn)
@@ -61,15 +64,23 @@ inline void Pool::run(unsigned threads) {
   work();
 }
 
-// What each thread does. It takes one event at a time: a second one would wait
+// Who is reported next; -1 if nobody is. One at a time: a second one would wait
 // for the first one's turn while another thread sleeps.
+inline int Pool::next() {
+  epoll_event event;
+  const int n = ::epoll_wait(epoll_.get(), &event, 1, -1);
+  if (n < 0) net::rest_or_throw("epoll_wait");
+  // Whoever armed it held the lock: what that thread did is over by now. The
+  // kernel has seen to it, but the language does not know the kernel.
+  const std::lock_guard lock(mutex_);
+  return n > 0 ? event.data.fd : -1;
+}
+
+// What each thread does.
 inline void Pool::work() {
   for (;;) {
-    epoll_event event;
-    const int n = ::epoll_wait(epoll_.get(), &event, 1, -1);
-    if (n < 0) net::rest_or_throw("epoll_wait");
-    if (n <= 0) continue;
-    const int fd = event.data.fd;
+    const int fd = next();
+    if (fd < 0) continue;
     if (fd == listener_.get()) {
       const bool listening = accept_clients();
       // When it has been shut down this tells the next thread.
@@ -106,10 +117,14 @@ inline void Pool::add(net::Fd client) {
   if (!arm(EPOLL_CTL_ADD, fd)) drop(fd);
 }
 
-inline void Pool::drop(int fd) { const net::Fd gone(fd); }
+inline void Pool::drop(int fd) {
+  const std::lock_guard lock(mutex_);
+  const net::Fd gone(fd);
+}
 
 // The next thing to happen is reported, once; so is what has happened already.
 inline bool Pool::arm(int change, int fd) {
+  const std::lock_guard lock(mutex_);
   epoll_event event{EPOLLIN | EPOLLONESHOT, {.fd = fd}};
   return ::epoll_ctl(epoll_.get(), change, fd, &event) == 0;
 }

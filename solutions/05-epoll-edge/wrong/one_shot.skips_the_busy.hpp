@@ -32,6 +32,7 @@ class Pool {
 
  private:
   void work();
+  int next();
   bool accept_clients();
   void add(net::Fd client);
   void drop(int fd);
@@ -42,7 +43,7 @@ class Pool {
   net::Fd listener_;
   const Turn& turn_;
   net::Fd epoll_;
-  std::mutex mutex_;                // guards:
+  std::mutex mutex_;                // guards the arming and:
   std::map<int, net::Fd> clients_;  // by number
   std::set<int> busy_;              // who has a turn
 };
@@ -67,15 +68,23 @@ inline void Pool::run(unsigned threads) {
   work();
 }
 
-// What each thread does. It takes one event at a time: a second one would wait
+// Who is reported next; -1 if nobody is. One at a time: a second one would wait
 // for the first one's turn while another thread sleeps.
+inline int Pool::next() {
+  epoll_event event;
+  const int n = ::epoll_wait(epoll_.get(), &event, 1, -1);
+  if (n < 0) net::rest_or_throw("epoll_wait");
+  // Whoever armed it held the lock: what that thread did is over by now. The
+  // kernel has seen to it, but the language does not know the kernel.
+  const std::lock_guard lock(mutex_);
+  return n > 0 ? event.data.fd : -1;
+}
+
+// What each thread does.
 inline void Pool::work() {
   for (;;) {
-    epoll_event event;
-    const int n = ::epoll_wait(epoll_.get(), &event, 1, -1);
-    if (n < 0) net::rest_or_throw("epoll_wait");
-    if (n <= 0) continue;
-    const int fd = event.data.fd;
+    const int fd = next();
+    if (fd < 0) continue;
     if (fd == listener_.get()) {
       const bool listening = accept_clients();
       // When it has been shut down this tells the next thread.
@@ -141,6 +150,7 @@ inline void Pool::give_back(int fd) {
 }
 
 inline bool Pool::arm(int change, int fd) {
+  const std::lock_guard lock(mutex_);
   const bool is_listener = fd == listener_.get();
   epoll_event event{is_listener ? EPOLLIN | EPOLLONESHOT : EPOLLIN | EPOLLET,
                     {.fd = fd}};

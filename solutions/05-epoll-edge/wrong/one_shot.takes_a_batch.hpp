@@ -41,7 +41,7 @@ class Pool {
   net::Fd listener_;
   const Turn& turn_;
   net::Fd epoll_;
-  std::mutex mutex_;                // guards:
+  std::mutex mutex_;                // guards the arming and:
   std::map<int, net::Fd> clients_;  // by number
 };
 
@@ -124,6 +124,7 @@ inline void Pool::drop(int fd) {
 
 // The next thing to happen is reported, once; so is what has happened already.
 inline bool Pool::arm(int change, int fd) {
+  const std::lock_guard lock(mutex_);
   epoll_event event{EPOLLIN | EPOLLONESHOT, {.fd = fd}};
   return ::epoll_ctl(epoll_.get(), change, fd, &event) == 0;
 }

@@ -33,17 +33,17 @@ class Pool {
 
  private:
   void work();
+  int next();
   bool accept_clients();
   void add(net::Fd client);
   void drop(int fd);
-  int next();
   bool arm(int change, int fd, std::uint32_t interest = EPOLLIN);
 
   net::Fd listener_;
   const Turn& turn_;
   net::Fd epoll_;
   std::mutex waiting_;              // held by the thread that waits
-  std::mutex mutex_;                // guards:
+  std::mutex mutex_;                // guards the arming and:
   std::map<int, net::Fd> clients_;  // by number
 };
 
@@ -78,8 +78,7 @@ inline int Pool::next() {
   return event.data.fd;
 }
 
-// What each thread does. It takes one event at a time: a second one would wait
-// for the first one's turn while another thread sleeps.
+// What each thread does.
 inline void Pool::work() {
   for (;;) {
     const int fd = next();
@@ -133,6 +132,7 @@ inline void Pool::drop(int fd) {
 }
 
 inline bool Pool::arm(int change, int fd, std::uint32_t interest) {
+  const std::lock_guard lock(mutex_);
   epoll_event event{interest, {.fd = fd}};
   return ::epoll_ctl(epoll_.get(), change, fd, &event) == 0;
 }
