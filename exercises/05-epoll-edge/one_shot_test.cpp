@@ -190,6 +190,10 @@ class House {
     server_.limit_descriptors(testing::open_descriptors(server_.pid()));
   }
 
+  bool sleeps() const {
+    return holds_soon([&] { return all_asleep(server_.pid()); });
+  }
+
   // For 20 ms it neither ran nor wanted to. A server that spins wants to even
   // while others have the processors.
   bool rests() {
@@ -249,7 +253,8 @@ std::vector<Client> enter(const House& house, std::size_t n) {
     net::check(
         ::setsockopt(client.fd(), IPPROTO_TCP, TCP_NODELAY, &yes, sizeof yes),
         "setsockopt TCP_NODELAY");
-    const bool served = echoes(client) && echoes(client);
+    // The answer comes during the turn. The second one is to find it over.
+    const bool served = echoes(client) && house.sleeps() && echoes(client);
     REQUIRE_MESSAGE(served, "a client has one turn after another");
   }
   return clients;
