@@ -1,0 +1,59 @@
+// Belief: a number that was dropped is never looked at again.
+// Fails: a newcomer speaks later
+// Message: the newcomer has a turn when it speaks
+
+#pragma once
+
+#include <sys/epoll.h>
+
+#include <array>
+#include <chrono>
+#include <cstdint>
+#include <functional>
+#include <map>
+#include <set>
+#include <utility>
+
+#include "common/error.hpp"
+#include "common/fd.hpp"
+
+class Clients {
+ public:
+  // Gets a client's descriptor and what epoll reported on it. May add and drop
+  // any client, itself too.
+  using Attend = std::function<void(int fd, std::uint32_t events)>;
+
+  // From now on the client is watched, edge-triggered.
+  void add(net::Fd client) {
+    const int fd = client.get();
+    epoll_event event{EPOLLIN | EPOLLRDHUP | EPOLLET, {.fd = fd}};
+    net::check(::epoll_ctl(epoll_.get(), EPOLL_CTL_ADD, fd, &event),
+               "epoll_ctl");
+    clients_[fd] = std::move(client);
+  }
+
+  // The client has no turn any more, and its connection is closed, at the
+  // latest when the round is over.
+  void drop(int fd) {
+    dropped_.insert(fd);
+    clients_.erase(fd);
+  }
+
+  // Waits, at most so long, for events. Each client that they are about has
+  // its turn; nobody has a turn for what happened to somebody else.
+  void round(std::chrono::milliseconds limit, const Attend& attend) {
+    std::array<epoll_event, 64> events;
+    const int n = ::epoll_wait(epoll_.get(), events.data(), events.size(),
+                               static_cast<int>(limit.count()));
+    for (int i = 0; i < n; ++i) {
+      const epoll_event& event = events[static_cast<std::size_t>(i)];
+      const int fd = event.data.fd;
+      if (!dropped_.contains(fd)) attend(fd, event.events);
+    }
+  }
+
+ private:
+  net::Fd epoll_{net::check(::epoll_create1(EPOLL_CLOEXEC), "epoll_create1")};
+  std::map<int, net::Fd> clients_;
+  std::set<int> dropped_;
+};

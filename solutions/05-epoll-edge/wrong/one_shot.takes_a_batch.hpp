@@ -1,0 +1,134 @@
+// Belief: the more events a call brings, the better.
+// Fails: three clients speak at once and there are three threads
+// Message: each of the three has a thread
+
+#pragma once
+
+#include <sys/epoll.h>
+#include <sys/socket.h>
+
+#include <cerrno>
+#include <chrono>
+#include <functional>
+#include <map>
+#include <mutex>
+#include <system_error>
+#include <thread>
+#include <utility>
+#include <vector>
+
+#include "common/error.hpp"
+#include "common/fd.hpp"
+#include "common/socket.hpp"
+
+// One turn of a client on which something was reported. False: it has gone.
+using Turn = std::function<bool(int fd)>;
+
+// Whoever is reported is silent until it is armed again. So the listener and
+// each client belong to the one thread that epoll has told.
+class Pool {
+ public:
+  Pool(net::Fd listener, const Turn& turn);
+  void run(unsigned threads);  // until the listener is shut down
+
+ private:
+  void work();
+  bool accept_clients();
+  void add(net::Fd client);
+  void drop(int fd);
+  bool arm(int change, int fd);
+
+  net::Fd listener_;
+  const Turn& turn_;
+  net::Fd epoll_;
+  std::mutex mutex_;                // guards the arming and:
+  std::map<int, net::Fd> clients_;  // by number
+};
+
+inline Pool::Pool(net::Fd listener, const Turn& turn)
+    : listener_(std::move(listener)),
+      turn_(turn),
+      epoll_(net::check(::epoll_create1(EPOLL_CLOEXEC), "epoll_create1")) {
+  net::set_nonblocking(listener_);
+  if (!arm(EPOLL_CTL_ADD, listener_.get())) net::throw_errno("epoll_ctl");
+}
+
+inline void Pool::run(unsigned threads) {
+  std::vector<std::jthread> others;
+  try {
+    while (others.size() + 1 < threads) {
+      others.emplace_back([this] { work(); });
+    }
+  } catch (const std::system_error&) {
+    // There are no more threads. Those that there are will do.
+  }
+  work();
+}
+
+// What each thread does.
+inline void Pool::work() {
+  bool listening = true;
+  while (listening) {
+    epoll_event events[64];
+    const int n = ::epoll_wait(epoll_.get(), events, 64, -1);
+    if (n < 0) net::rest_or_throw("epoll_wait");
+    for (int i = 0; i < n; ++i) {
+      const int fd = events[i].data.fd;
+      if (fd == listener_.get()) {
+        listening = accept_clients();
+        // When it has been shut down this tells the next thread.
+        arm(EPOLL_CTL_MOD, fd);
+      } else if (!turn_(fd) || !arm(EPOLL_CTL_MOD, fd)) {
+        drop(fd);
+      }
+    }
+  }
+}
+
+// False: the listener has been shut down.
+inline bool Pool::accept_clients() {
+  for (int i = 0; i < 64; ++i) {
+    net::Fd client(::accept4(listener_.get(), nullptr, nullptr,
+                             SOCK_NONBLOCK | SOCK_CLOEXEC));
+    if (client) {
+      add(std::move(client));
+    } else if (errno == EAGAIN) {
+      return true;
+    } else if (errno != EINTR && errno != ECONNABORTED) {
+      if (!net::is_listening(listener_)) return false;
+      // No descriptor: the queue stays. The listener is not armed, so this
+      // thread rests alone.
+      std::this_thread::sleep_for(std::chrono::milliseconds(100));
+      return true;
+    }
+  }
+  return true;
+}
+
+// First the entry, then the kernel: from then on another thread may drop it.
+inline void Pool::add(net::Fd client) {
+  const int fd = client.get();
+  {
+    const std::lock_guard lock(mutex_);
+    clients_[fd] = std::move(client);
+  }
+  if (!arm(EPOLL_CTL_ADD, fd)) drop(fd);
+}
+
+// Closed under the lock: the number may be given again at once, and its next
+// owner must not find this entry.
+inline void Pool::drop(int fd) {
+  const std::lock_guard lock(mutex_);
+  clients_.erase(fd);
+}
+
+// The next thing to happen is reported, once; so is what has happened already.
+inline bool Pool::arm(int change, int fd) {
+  const std::lock_guard lock(mutex_);
+  epoll_event event{EPOLLIN | EPOLLONESHOT, {.fd = fd}};
+  return ::epoll_ctl(epoll_.get(), change, fd, &event) == 0;
+}
+
+inline void serve(net::Fd listener, unsigned threads, const Turn& turn) {
+  Pool(std::move(listener), turn).run(threads);
+}
