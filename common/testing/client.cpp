@@ -1,6 +1,8 @@
 #include "common/testing/client.hpp"
 
 #include <fcntl.h>
+#include <netinet/in.h>
+#include <netinet/tcp.h>
 #include <poll.h>
 #include <sys/socket.h>
 
@@ -38,6 +40,10 @@ Client::Client(const net::Address& server, std::chrono::milliseconds limit)
           net::check(::socket(server.get()->sa_family,
                               SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0),
                      "socket")) {
+  const int at_once = 1;
+  net::check(::setsockopt(socket_.get(), IPPROTO_TCP, TCP_NODELAY, &at_once,
+                          sizeof at_once),
+             "setsockopt TCP_NODELAY");
   if (::connect(socket_.get(), server.get(), server.length) == 0) return;
   if (errno != EINPROGRESS) net::throw_errno("connect", server.text());
   wait_for(POLLOUT, "the connection");

@@ -30,7 +30,7 @@ class Client {
   explicit Client(const net::Address& server,
                   std::chrono::milliseconds limit = std::chrono::seconds(20));
 
-  // Sends all of it, in as many pieces as it takes.
+  // Sends all of it, in as many pieces as it takes, and at once (TCP_NODELAY).
   void send(std::string_view bytes);
 
   // Sends until the peer takes no more for the given time, at most `most`
