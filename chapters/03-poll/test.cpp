@@ -145,13 +145,6 @@ class ObservedServer {
       [this](net::Fd listener) { run(std::move(listener)); }};
 };
 
-// As many clients as wanted, or as the machine allows.
-std::size_t shrink(std::size_t wanted) {
-  const std::size_t most = testing::raise_descriptor_limit() - 50;
-  if (wanted > most) MESSAGE("only " << most << " clients, not " << wanted);
-  return std::min(wanted, most);
-}
-
 // Its receiving buffers full, the server has to wait for it to read.
 void flood(Client& client) {
   constexpr std::size_t more_than_fits = 64 << 20;
@@ -277,7 +270,7 @@ TEST_CASE("a limit lowered below the list ends the server with a reason") {
 }
 
 TEST_CASE("a listener beyond 1,024 is as good as any") {
-  const auto limit = static_cast<int>(shrink(1'100));
+  const auto limit = static_cast<int>(testing::shrink(1'100));
   const testing::RunningServer server([limit](net::Fd listener) {
     net::Fd high(net::check(::fcntl(listener.get(), F_DUPFD_CLOEXEC, limit),
                             "fcntl F_DUPFD"));
@@ -289,7 +282,7 @@ TEST_CASE("a listener beyond 1,024 is as good as any") {
 }
 
 TEST_CASE("the program keeps 1,100 clients and prints nothing about them") {
-  const std::size_t n = shrink(1'100);
+  const std::size_t n = testing::shrink(1'100);
   testing::ChildProcess program({PROGRAM, "--port", "0"});
   const net::Address address = program.wait_until_listening();
   auto clients = testing::connect_clients(address, n);
@@ -305,7 +298,8 @@ TEST_CASE("its limit: every echo hands over and scans all that are idle") {
   const ObservedServer server;
   std::vector<Client> idle;
   for (const std::size_t n : {0UL, 10UL, 100UL, 1'000UL}) {
-    while (idle.size() < shrink(n)) idle.emplace_back(server.address());
+    while (idle.size() < testing::shrink(n))
+      idle.emplace_back(server.address());
     Client busy(server.address());
     CHECK(busy.echo("x") == "x");
     server.settle();

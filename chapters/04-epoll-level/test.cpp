@@ -6,9 +6,7 @@
 #include <algorithm>
 #include <cerrno>
 #include <chrono>
-#include <csignal>
 #include <cstddef>
-#include <cstdint>
 #include <exception>
 #include <iterator>
 #include <string>
@@ -17,7 +15,6 @@
 #include <vector>
 
 #include "chapters/server.hpp"
-#include "common/testing/child_process.hpp"
 #include "common/testing/client.hpp"
 #include "common/testing/process.hpp"
 #include "common/testing/recorded_server.hpp"
@@ -36,13 +33,6 @@ Calls only(std::string_view name, const Calls& calls) {
   std::copy_if(calls.begin(), calls.end(), std::back_inserter(found),
                [=](const std::string& call) { return call.starts_with(name); });
   return found;
-}
-
-// As many clients as wanted, or as the machine allows.
-std::size_t shrink(std::size_t wanted) {
-  const std::size_t most = testing::raise_descriptor_limit() - 50;
-  if (wanted > most) MESSAGE("only " << most << " clients, not " << wanted);
-  return std::min(wanted, most);
 }
 
 // Its receiving buffers full, the server has to wait for it to read.
@@ -99,7 +89,7 @@ TEST_CASE("an echo is one wait, one recv and one send, and tells nothing") {
 
 TEST_CASE("a round returns who is ready, however many are idle") {
   RecordedServer server(serve);
-  const std::size_t many = shrink(1'000);
+  const std::size_t many = testing::shrink(1'000);
   auto idle = testing::connect_clients(server.address(), many);
   testing::echo_all(idle);
   Client busy(server.address());
@@ -144,18 +134,6 @@ TEST_CASE("out of descriptors the listener is off the list for a while") {
   CHECK(waiting.echo("hello") == "hello");
 }
 
-TEST_CASE("a list that takes no more turns one client away and no other") {
-  RecordedServer server(serve);
-  Client client(server.address());
-  CHECK(client.echo("hello") == "hello");
-  server.lie("epoll_ctl", ENOSPC, 1);
-  Client refused(server.address());
-  CHECK(refused.ended());
-  CHECK(client.echo("hello") == "hello");
-  Client next(server.address());
-  CHECK(next.echo("hello") == "hello");
-}
-
 TEST_CASE("a change that is not taken ends that client alone") {
   RecordedServer server(serve);
   Client other(server.address());
@@ -190,39 +168,6 @@ TEST_CASE("a listener that is not taken is put on the list later") {
   server.wait_until_believed();
   server.process().limit_descriptors(100);
   CHECK(waiting.echo("hello") == "hello");
-}
-
-TEST_CASE("a wait that fails for want of memory is a rest, not the end") {
-  RecordedServer server(serve);
-  Client client(server.address());
-  CHECK(client.echo("hello") == "hello");
-  server.lie("epoll_wait", ENOMEM, 2);
-  CHECK(client.echo("hello") == "hello");  // the wait that was under way
-  server.wait_until_believed();
-  CHECK(client.echo("hello") == "hello");
-}
-
-TEST_CASE("1,000 idle clients in 5 seconds: not one wakeup") {
-  RecordedServer server(serve);
-  auto clients = testing::connect_clients(server.address(), shrink(1'000));
-  testing::echo_all(clients);
-  server.settle();
-  const std::uint64_t before =
-      testing::voluntary_switches(server.process().pid());
-  std::this_thread::sleep_for(5s);
-  CHECK(testing::voluntary_switches(server.process().pid()) == before);
-  CHECK(server.calls().empty());
-}
-
-TEST_CASE("the program keeps 1,100 clients and prints nothing about them") {
-  testing::ChildProcess program({PROGRAM, "--port", "0"});
-  const net::Address address = program.wait_until_listening();
-  auto clients = testing::connect_clients(address, shrink(1'100));
-  testing::echo_all(clients);
-  program.signal(SIGTERM);
-  CHECK(program.wait() == 128 + SIGTERM);
-  CHECK(program.output() == "listening on " + address.text() + '\n');
-  CHECK(program.errors() == "");
 }
 
 TEST_CASE("its limit: unread input is announced again and again") {

@@ -8,17 +8,14 @@
 #include <chrono>
 #include <csignal>
 #include <cstddef>
-#include <cstdint>
+#include <cstdio>
 #include <fstream>
-#include <iterator>
 #include <string>
 #include <string_view>
-#include <thread>
 #include <vector>
 
 #include "chapters/server.hpp"
 #include "common/error.hpp"
-#include "common/testing/child_process.hpp"
 #include "common/testing/client.hpp"
 #include "common/testing/process.hpp"
 #include "common/testing/recorded_server.hpp"
@@ -38,13 +35,6 @@ using Calls = std::vector<std::string>;
 
 constexpr std::size_t a_read = 65536;
 constexpr std::size_t a_turn = 4 * a_read;
-
-// As many clients as wanted, or as the machine allows.
-std::size_t shrink(std::size_t wanted) {
-  const std::size_t most = testing::raise_descriptor_limit() - 50;
-  if (wanted > most) MESSAGE("only " << most << " clients, not " << wanted);
-  return std::min(wanted, most);
-}
 
 // The most calls with this beginning between two waits.
 std::size_t most_a_round(const Calls& calls, std::string_view beginning) {
@@ -256,28 +246,6 @@ TEST_CASE("EINTR in recv and send needs no edge to be made good") {
   }
 }
 
-TEST_CASE("a list that takes no more turns one client away and no other") {
-  RecordedServer server(serve);
-  Client client(server.address());
-  CHECK(client.echo("hello") == "hello");
-  server.lie("epoll_ctl", ENOSPC, 1);
-  Client refused(server.address());
-  CHECK(refused.ended());
-  CHECK(client.echo("hello") == "hello");
-  Client next(server.address());
-  CHECK(next.echo("hello") == "hello");
-}
-
-TEST_CASE("a wait that fails for want of memory is a rest, not the end") {
-  RecordedServer server(serve);
-  Client client(server.address());
-  CHECK(client.echo("hello") == "hello");
-  server.lie("epoll_wait", ENOMEM, 2);
-  CHECK(client.echo("hello") == "hello");  // the wait that was under way
-  server.wait_until_believed();
-  CHECK(client.echo("hello") == "hello");
-}
-
 // One client leaves in the turn it has without an event; the next client gets
 // its number; then comes an event that was meant for the first.
 Calls calls_for_successor(void (*function)(net::Fd)) {
@@ -313,29 +281,6 @@ TEST_CASE(
     "an event that was meant for another makes no call on its successor") {
   CHECK(count(calls_for_successor(serve), "recv 5") == 0);
   CHECK(count(calls_for_successor(serve_any_generation), "recv 5") == 1);
-}
-
-TEST_CASE("1,000 idle clients in 5 seconds: not one wakeup") {
-  RecordedServer server(serve);
-  auto clients = testing::connect_clients(server.address(), shrink(1'000));
-  testing::echo_all(clients);
-  server.settle();
-  const std::uint64_t before =
-      testing::voluntary_switches(server.process().pid());
-  std::this_thread::sleep_for(5s);
-  CHECK(testing::voluntary_switches(server.process().pid()) == before);
-  CHECK(server.calls().empty());
-}
-
-TEST_CASE("the program keeps 1,100 clients and prints nothing about them") {
-  testing::ChildProcess program({PROGRAM, "--port", "0"});
-  const net::Address address = program.wait_until_listening();
-  auto clients = testing::connect_clients(address, shrink(1'100));
-  testing::echo_all(clients);
-  program.signal(SIGTERM);
-  CHECK(program.wait() == 128 + SIGTERM);
-  CHECK(program.output() == "listening on " + address.text() + '\n');
-  CHECK(program.errors() == "");
 }
 
 TEST_CASE("an EAGAIN that is not true is believed until the next edge") {

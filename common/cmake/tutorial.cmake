@@ -41,8 +41,8 @@ function(tutorial_test name)
 endfunction()
 
 # tutorial_chapter(RECORDED): the chapter in this folder, with its program, its
-# tests, its facts and the contract compiled against it. RECORDED: its tests see
-# the server's calls (common/testing/recorded_server.hpp).
+# tests, its facts and the contract compiled against it. RECORDED: it uses epoll,
+# and its tests see the server's calls (common/testing/recorded_server.hpp).
 function(tutorial_chapter)
   cmake_parse_arguments(PARSE_ARGV 0 arg "RECORDED" "" "")
   get_filename_component(name ${CMAKE_CURRENT_SOURCE_DIR} NAME)
@@ -55,6 +55,8 @@ function(tutorial_chapter)
                              PRIVATE PROGRAM="$<TARGET_FILE:${name}>")
   add_dependencies(${name}-test ${name})
   if(arg_RECORDED)
+    target_sources(${name}-test PRIVATE
+                   ${PROJECT_SOURCE_DIR}/common/testing/epoll_server_test.cpp)
     target_link_libraries(${name}-test PRIVATE recording)
   endif()
   tutorial_test(${name}-facts facts_test.cpp LABEL facts)

@@ -68,12 +68,10 @@ std::size_t at_once() {
 
 // As many clients as wanted, or as the machine and the build allow.
 std::size_t shrink(std::size_t wanted) {
-  const std::size_t limit = testing::raise_descriptor_limit() - 50;
-  const std::size_t most =
-      testing::sanitized ? std::min<std::size_t>(limit, 1500) : limit;
-  if (wanted <= most) return wanted;
+  constexpr std::size_t most = 1'500;
+  if (!testing::sanitized || wanted <= most) return testing::shrink(wanted);
   MESSAGE("only " << most << " clients instead of " << wanted);
-  return most;
+  return testing::shrink(most);
 }
 
 // What the server does in a while in which it has nothing to do. A loop that

@@ -1,0 +1,67 @@
+// What the servers of the chapters that use epoll have in common, seen from
+// inside.
+
+#include <doctest/doctest.h>
+
+#include <cerrno>
+#include <chrono>
+#include <csignal>
+#include <cstdint>
+#include <string>
+#include <thread>
+
+#include "chapters/server.hpp"
+#include "common/testing/child_process.hpp"
+#include "common/testing/client.hpp"
+#include "common/testing/process.hpp"
+#include "common/testing/recorded_server.hpp"
+
+using namespace std::chrono_literals;
+using testing::Client;
+using testing::RecordedServer;
+
+TEST_CASE("a list that takes no more turns one client away and no other") {
+  RecordedServer server(serve);
+  Client client(server.address());
+  CHECK(client.echo("hello") == "hello");
+  server.lie("epoll_ctl", ENOSPC, 1);
+  Client refused(server.address());
+  CHECK(refused.ended());
+  CHECK(client.echo("hello") == "hello");
+  Client next(server.address());
+  CHECK(next.echo("hello") == "hello");
+}
+
+TEST_CASE("a wait that fails for want of memory is a rest, not the end") {
+  RecordedServer server(serve);
+  Client client(server.address());
+  CHECK(client.echo("hello") == "hello");
+  server.lie("epoll_wait", ENOMEM, 2);
+  CHECK(client.echo("hello") == "hello");  // the wait that was under way
+  server.wait_until_believed();
+  CHECK(client.echo("hello") == "hello");
+}
+
+TEST_CASE("1,000 idle clients in 5 seconds: not one wakeup") {
+  RecordedServer server(serve);
+  auto clients =
+      testing::connect_clients(server.address(), testing::shrink(1'000));
+  testing::echo_all(clients);
+  server.settle();
+  const std::uint64_t before =
+      testing::voluntary_switches(server.process().pid());
+  std::this_thread::sleep_for(5s);
+  CHECK(testing::voluntary_switches(server.process().pid()) == before);
+  CHECK(server.calls().empty());
+}
+
+TEST_CASE("the program keeps 1,100 clients and prints nothing about them") {
+  testing::ChildProcess program({PROGRAM, "--port", "0"});
+  const net::Address address = program.wait_until_listening();
+  auto clients = testing::connect_clients(address, testing::shrink(1'100));
+  testing::echo_all(clients);
+  program.signal(SIGTERM);
+  CHECK(program.wait() == 128 + SIGTERM);
+  CHECK(program.output() == "listening on " + address.text() + '\n');
+  CHECK(program.errors() == "");
+}
