@@ -33,9 +33,6 @@ using testing::count;
 using testing::RecordedServer;
 using Calls = std::vector<std::string>;
 
-constexpr std::size_t a_read = 65536;
-constexpr std::size_t a_turn = 4 * a_read;
-
 // The most calls with this beginning between two waits.
 std::size_t most_a_round(const Calls& calls, std::string_view beginning) {
   std::size_t most = 0;
