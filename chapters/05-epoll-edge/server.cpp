@@ -51,7 +51,7 @@ struct Client {
   std::vector<char> pending;
   std::uint32_t generation = 0;
   bool ready = false;  // something was reported and no call has used it up
-  bool wary = false;   // an end was reported: it may stand behind a short read
+  bool wary = false;   // more than bytes may stand behind a short read
 };
 
 bool worth_another_try(int error) { return error == EAGAIN || error == EINTR; }
