@@ -29,6 +29,7 @@
 #include "common/testing/client.hpp"
 #include "common/testing/process.hpp"
 #include "common/testing/running_server.hpp"
+#include "common/testing/shrink.hpp"
 
 namespace {
 

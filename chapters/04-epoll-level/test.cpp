@@ -18,6 +18,7 @@
 #include "common/testing/client.hpp"
 #include "common/testing/process.hpp"
 #include "common/testing/recorded_server.hpp"
+#include "common/testing/shrink.hpp"
 
 namespace {
 

@@ -1,6 +1,5 @@
 #include "common/testing/client.hpp"
 
-#include <doctest/doctest.h>
 #include <fcntl.h>
 #include <netinet/in.h>
 #include <netinet/tcp.h>
@@ -191,12 +190,6 @@ bool Client::ended() {
     if (errno != EAGAIN) net::throw_errno("recv");
     wait_for(POLLIN, "the server to end the connection");
   }
-}
-
-std::size_t shrink(std::size_t wanted) {
-  const std::size_t most = raise_descriptor_limit() - 50;
-  if (wanted > most) MESSAGE("only " << most << " clients, not " << wanted);
-  return std::min(wanted, most);
 }
 
 std::vector<Client> connect_clients(const net::Address& server, std::size_t n,

@@ -71,10 +71,6 @@ class Client {
   net::Fd socket_;
 };
 
-// As many clients as wanted, or as this process may have descriptors; fewer
-// are told aloud.
-std::size_t shrink(std::size_t wanted);
-
 // n clients, all connected.
 std::vector<Client> connect_clients(
     const net::Address& server, std::size_t n,

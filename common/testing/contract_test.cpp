@@ -2,24 +2,12 @@
 // against every chapter. A promise that the chapter is expected to break must
 // be broken: its test case fails if the server keeps it.
 
-#include "common/testing/contract.hpp"
-
-#include <doctest/doctest.h>
-
-#include <atomic>
-#include <chrono>
-#include <csignal>
-#include <exception>
-#include <stdexcept>
-#include <string>
-#include <thread>
-#include <vector>
-
-#include "chapters/server.hpp"
 #include "common/testing/client.hpp"
+#include "common/testing/contract.hpp"
 #include "common/testing/process.hpp"
 #include "common/testing/running_server.hpp"
 #include "common/testing/sanitizer.hpp"
+#include "common/testing/shrink.hpp"
 
 using namespace std::chrono_literals;
 using std::chrono::milliseconds;

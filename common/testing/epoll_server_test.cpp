@@ -15,6 +15,7 @@
 #include "common/testing/client.hpp"
 #include "common/testing/process.hpp"
 #include "common/testing/recorded_server.hpp"
+#include "common/testing/shrink.hpp"
 
 using namespace std::chrono_literals;
 using testing::Client;
