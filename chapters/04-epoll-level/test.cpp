@@ -155,22 +155,6 @@ TEST_CASE("a change that is not taken ends that client alone") {
   CHECK(count(server.calls(), "close 6 = 0") == 1);
 }
 
-TEST_CASE("a listener that is not taken is put on the list later") {
-  RecordedServer server(serve);
-  Client client(server.address());
-  CHECK(client.echo("hello") == "hello");
-  server.settle();
-  server.process().limit_descriptors(6);
-  Client waiting(server.address());
-  testing::wait_until("the listener rests", [&] {
-    return count(server.calls(), "epoll_ctl DEL 3") > 0;
-  });
-  server.lie("epoll_ctl", ENOMEM, 3);
-  server.wait_until_believed();
-  server.process().limit_descriptors(100);
-  CHECK(waiting.echo("hello") == "hello");
-}
-
 TEST_CASE("its limit: unread input is announced again and again") {
   RecordedServer server(serve);
   Client client(server.address());

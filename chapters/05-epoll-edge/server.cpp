@@ -35,8 +35,8 @@ constexpr int accepts_a_round = 64;
 // Those who find no room are reported in the next round.
 constexpr int events_a_round = 128;
 
-// At most so many reads of 64 KiB before the others get their turn.
-constexpr int tries_a_round = 4;
+// A client's turn: at most so many reads of 64 KiB, then the others get theirs.
+constexpr int tries_a_turn = 4;
 
 // A descriptor's number is given again, a generation is not.
 struct Key {
@@ -94,6 +94,7 @@ class Server {
   bool accept_clients();
   void add(net::Fd fd);
   void attend(const epoll_event& event);
+  bool watch(const Client& client, std::uint32_t told);
   void drop(int fd);
   bool tell(Key key, std::uint32_t& told, std::uint32_t interest);
 
@@ -174,11 +175,7 @@ bool Server::accept_clients() {
 void Server::add(net::Fd fd) {
   const int number = fd.get();
   Client& client = clients_[number] = {std::move(fd), {}, ++generation_};
-  std::uint32_t told = 0;
-  if (!tell({number, client.generation}, told,
-            EPOLLIN | EPOLLPRI | EPOLLOUT | EPOLLRDHUP)) {
-    drop(number);  // the kernel's list is full
-  }
+  if (!watch(client, 0)) drop(number);  // the kernel's list is full
 }
 
 void Server::attend(const epoll_event& event) {
@@ -188,11 +185,11 @@ void Server::attend(const epoll_event& event) {
   Client& client = found->second;
   if (client.generation != generation) return;
   if ((event.events & ~(EPOLLIN | EPOLLOUT)) != 0) client.wary = true;
-  if (event.events == EPOLLOUT && client.pending.empty()) return;
+  if (event.events == (client.pending.empty() ? EPOLLOUT : EPOLLIN)) return;
   if (event.events != 0 && client.ready) return;  // it stands in again_
   client.ready = true;
   bool alive = true;
-  for (int i = 0; i < tries_a_round && alive && client.ready; ++i) {
+  for (int i = 0; i < tries_a_turn && alive && client.ready; ++i) {
     alive = client.pending.empty() ? read_some(client, scratch_)
                                    : write_some(client);
   }
@@ -200,7 +197,17 @@ void Server::attend(const epoll_event& event) {
     drop(fd);
   } else if (client.ready) {
     again_.push_back({0, event.data});
+  } else if (client.wary && client.pending.empty()) {
+    // At an urgent byte EAGAIN may mean a signal: ask for another report.
+    if (!watch(client, EPOLLET)) drop(fd);
   }
+}
+
+// A client is waited for in both directions, always. Told before, it is told,
+// and reported, again.
+bool Server::watch(const Client& client, std::uint32_t told) {
+  return tell({client.fd.get(), client.generation}, told,
+              EPOLLIN | EPOLLPRI | EPOLLOUT | EPOLLRDHUP);
 }
 
 void Server::drop(int fd) {

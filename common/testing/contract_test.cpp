@@ -2,8 +2,21 @@
 // against every chapter. A promise that the chapter is expected to break must
 // be broken: its test case fails if the server keeps it.
 
-#include "common/testing/client.hpp"
 #include "common/testing/contract.hpp"
+
+#include <doctest/doctest.h>
+
+#include <atomic>
+#include <chrono>
+#include <csignal>
+#include <exception>
+#include <stdexcept>
+#include <string>
+#include <thread>
+#include <vector>
+
+#include "chapters/server.hpp"
+#include "common/testing/client.hpp"
 #include "common/testing/process.hpp"
 #include "common/testing/running_server.hpp"
 #include "common/testing/sanitizer.hpp"
@@ -436,6 +449,9 @@ PROMISE("9") {
   const std::size_t more =
       shrink(std::min<std::size_t>(at_once(), 5000)) - clients.size();
   auto others = testing::connect_clients(server.address(), more);
+  // Not the memory of its busiest moment: each had more than a line once.
+  const std::string much = testing::pattern(60'000);
+  for (Client& client : others) CHECK(client.exchange(much).size() == 60'000);
   testing::echo_all(others);
   testing::wait_until_settled(server.pid());
   const std::uint64_t after = testing::resident_bytes(server.pid());

@@ -3,12 +3,14 @@
 
 #include <doctest/doctest.h>
 
+#include <algorithm>
 #include <cerrno>
 #include <chrono>
 #include <csignal>
 #include <cstdint>
 #include <string>
 #include <thread>
+#include <vector>
 
 #include "chapters/server.hpp"
 #include "common/testing/child_process.hpp"
@@ -19,6 +21,8 @@
 
 using namespace std::chrono_literals;
 using testing::Client;
+using testing::count;
+using testing::most_a_round;
 using testing::RecordedServer;
 
 TEST_CASE("a list that takes no more turns one client away and no other") {
@@ -33,13 +37,93 @@ TEST_CASE("a list that takes no more turns one client away and no other") {
   CHECK(next.echo("hello") == "hello");
 }
 
+TEST_CASE("a listener that is not taken is put on the list later") {
+  RecordedServer server(serve);
+  Client client(server.address());
+  CHECK(client.echo("hello") == "hello");
+  server.settle();
+  server.process().limit_descriptors(6);
+  Client waiting(server.address());
+  testing::wait_until("the listener rests", [&] {
+    return count(server.calls(), "epoll_ctl DEL 3") > 0;
+  });
+  server.lie("epoll_ctl", ENOMEM, 3);
+  server.wait_until_believed();
+  server.process().limit_descriptors(100);
+  CHECK(waiting.echo("hello") == "hello");
+}
+
+TEST_CASE("EINTR in recv and send loses nothing") {
+  RecordedServer server(serve);
+  Client client(server.address());
+  CHECK(client.echo("warm") == "warm");
+  for (const char* call : {"recv", "send"}) {
+    for (const int times : {1, 3, 4, 5, 20}) {
+      server.lie(call, EINTR, times);
+      CHECK(client.echo("hello") == "hello");
+    }
+  }
+}
+
+TEST_CASE("a failed accept loses nobody") {
+  RecordedServer server(serve);
+  server.settle();
+  for (const int error : {EINTR, ECONNABORTED}) {
+    server.lie("accept4", error, 1);
+    CHECK(Client(server.address()).echo("hello") == "hello");
+    const auto calls = server.calls();
+    CHECK(count(calls, "epoll_ctl DEL 3") == 0);  // it was no reason to rest
+  }
+}
+
+TEST_CASE("at most 64 clients are accepted before the others have their turn") {
+  RecordedServer server(serve);
+  server.stop();
+  auto clients = testing::connect_clients(server.address(), 200);
+  server.go_on();
+  testing::echo_all(clients);
+  CHECK(most_a_round(server.calls(), "accept4") == 64);
+}
+
+// A wait that ended with its timeout.
+static bool expired(const std::string& call) {
+  return call.starts_with("epoll_wait") && call.ends_with(" = 0");
+}
+
+TEST_CASE("a rest is at most 100 ms, and ends when a client leaves") {
+  RecordedServer server(serve);
+  Client client(server.address());
+  CHECK(client.echo("hello") == "hello");
+  server.settle();
+  server.process().limit_descriptors(6);
+  Client waiting(server.address());
+  std::vector<std::string> calls;
+  testing::wait_until("it has rested", [&] {
+    calls = server.calls();
+    return std::any_of(calls.begin(), calls.end(), expired);
+  });
+  const auto over = std::find_if(calls.begin(), calls.end(), expired);
+  const int rest = std::stoi(over->substr(std::string("epoll_wait ").size()));
+  CHECK(rest >= 1);
+  CHECK(rest <= 100);
+  client.close();
+  CHECK(waiting.echo("hello") == "hello");
+  calls = server.calls();
+  const auto free = std::find(calls.begin(), calls.end(), "close 5 = 0");
+  const auto used = std::find(free, calls.end(), "accept4 3 = 5");
+  REQUIRE(used != calls.end());
+  CHECK(std::none_of(free, used, expired));
+}
+
 TEST_CASE("a wait that fails for want of memory is a rest, not the end") {
   RecordedServer server(serve);
   Client client(server.address());
   CHECK(client.echo("hello") == "hello");
+  const auto start = std::chrono::steady_clock::now();
   server.lie("epoll_wait", ENOMEM, 2);
   CHECK(client.echo("hello") == "hello");  // the wait that was under way
   server.wait_until_believed();
+  CHECK(std::chrono::steady_clock::now() - start >= 100ms);  // the first rest
   CHECK(client.echo("hello") == "hello");
 }
 

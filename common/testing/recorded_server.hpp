@@ -17,8 +17,8 @@ struct CallLog;
 
 // A server beside a test that writes down its system calls: epoll_wait,
 // epoll_ctl, accept4, recv, send and close. A program that links this has
-// those functions in place of the C library's; they do the same for everybody
-// but the server.
+// those functions in place of the C library's. They do the same; what the
+// server calls they also write down, and lie about if they are asked to.
 //
 // A call is a line: its name, its descriptor, what it asks for, and its result:
 //
@@ -45,7 +45,7 @@ class RecordedServer {
   // Its next calls of that name, so many, fail with the error and are not made.
   void lie(std::string_view name, int error, int times);
 
-  // Waits until the last lie has been told.
+  // Waits until the last lie has been told and written down.
   void wait_until_believed() const;
 
   // Stops it (SIGSTOP) just before its next call of epoll_wait begins.
@@ -65,6 +65,10 @@ class RecordedServer {
 // How many of the calls begin with these words.
 std::size_t count(const std::vector<std::string>& calls,
                   std::string_view beginning);
+
+// The most calls that begin with these words between two waits.
+std::size_t most_a_round(const std::vector<std::string>& calls,
+                         std::string_view beginning);
 
 }  // namespace testing
 

@@ -20,7 +20,7 @@ using testing::Client;
 using testing::RecordedServer;
 using Calls = std::vector<std::string>;
 
-// Serves one client at a time and sleeps in epoll_wait for each byte.
+// Serves one byte of one client at a time, and sleeps in epoll_wait for each.
 void serve(net::Fd listener) {
   const net::Fd epoll(net::check(::epoll_create1(EPOLL_CLOEXEC), "epoll"));
   epoll_event event{EPOLLIN | EPOLLRDHUP, {.u64 = 0}};
@@ -81,4 +81,11 @@ TEST_CASE("count counts calls by their beginning") {
   CHECK(testing::count(calls, "recv 5 =") == 2);
   CHECK(testing::count(calls, "recv") == 3);
   CHECK(testing::count(calls, "send") == 0);
+}
+
+TEST_CASE("a round of calls ends with the next wait") {
+  const Calls calls{"recv 5 = 1", "epoll_wait -1 = 1", "recv 5 = 1",
+                    "recv 6 = 1", "recv 5 = 1",        "epoll_wait -1 = 1"};
+  CHECK(testing::most_a_round(calls, "recv 5") == 2);
+  CHECK(testing::most_a_round(calls, "recv") == 3);
 }
