@@ -179,6 +179,14 @@ TEST_CASE("deadline names call and descriptor of all, and kills them all") {
   for (const pid_t process : processes) CHECK(!exists(process));
 }
 
+TEST_CASE("what a test found before it hung is not lost") {
+  ChildProcess late({DEADLINE, "--seconds", "1", SUBJECT});
+  CHECK(late.wait() == 124);
+  CHECK(contains(late.errors(), " asleep in "));
+  CHECK(contains(late.output(), "ERROR: CHECK( false ) is NOT correct!\n"));
+  CHECK(contains(late.output(), "  logged: what is wrong\n"));
+}
+
 TEST_CASE("deadline kills and names what a command leaves behind") {
   ChildProcess leaving(
       {DEADLINE, "sh", "-c", "sleep 1000 & setsid sleep 1000 & exit 3"});

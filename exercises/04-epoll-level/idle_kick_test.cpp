@@ -147,13 +147,13 @@ TEST_CASE("nobody is there") {
 TEST_CASE("one client is there") {
   IdleClients idle = clients_heard_at_start({7});
   CHECK_MESSAGE(
-      (idle.timeout(start) == 100 && idle.timeout(start + 30ms) == 70),
+      text({idle.timeout(start), idle.timeout(start + 30ms)}) == "100 70",
       "what is left of the limit is waited for");
-  CHECK_MESSAGE((idle.timeout(start + 99ms + 1ns) == 1 &&
-                 idle.timeout(start + 100ms - 1ns) == 1),
+  CHECK_MESSAGE(text({idle.timeout(start + 99ms + 1ns),
+                      idle.timeout(start + 100ms - 1ns)}) == "1 1",
                 "a part of a millisecond counts as a whole one");
   CHECK_MESSAGE(
-      (idle.timeout(start + 100ms) == 0 && idle.timeout(start + 5s) == 0),
+      text({idle.timeout(start + 100ms), idle.timeout(start + 5s)}) == "0 0",
       "a deadline that has passed is not waited for");
   CHECK_MESSAGE(idle.take_silent(start + 100ms - 1ns).empty(),
                 "before its deadline nobody is taken");

@@ -122,11 +122,15 @@ class Visit {
     const int n = ::epoll_wait(epoll_.get(), &event, 1, 0);
     if (net::check(n, "epoll_wait") == 0) return false;
     // A server has to drop a client that it cannot find or not wait for.
-    dropped_ = event.data.fd != client_.fd;
+    const int named = event.data.fd;
+    dropped_ = named != client_.fd;
+    CHECK_MESSAGE(named == client_.fd,
+                  "an event carries the client's descriptor");
     if (dropped_) return true;
     attend();
     client_.pending = pending_.size();
     dropped_ = !tell();
+    CHECK_MESSAGE(!dropped_, "the kernel takes each change");
     return true;
   }
 
@@ -178,10 +182,19 @@ TEST_CASE("a client does not listen for a while") {
   visit.tell();
   visit.fill();
   CHECK_MESSAGE(visit.rounds() == 0, "while it does not listen it is quiet");
-  CHECK_MESSAGE(visit.hear() == visit.said(),
+  CHECK_MESSAGE((visit.hear() == visit.said()),
                 "what was pending is sent when there is room");
   CHECK_MESSAGE(visit.rounds() == 0,
                 "once it has all, room to write is not reported any more");
+}
+
+TEST_CASE("a client has finished and hangs up") {
+  Visit visit;
+  visit.tell();
+  visit.finish();
+  visit.rounds();
+  visit.hang_up();
+  CHECK_MESSAGE(visit.rounds() == 0, "who has no entry cannot be reported");
 }
 
 TEST_CASE("a client has finished and gets a long answer") {
@@ -192,15 +205,6 @@ TEST_CASE("a client has finished and gets a long answer") {
   const std::string words = testing::pattern(100'000);
   CHECK_MESSAGE((visit.answer(words) && visit.hear() == words),
                 "who has finished gets its answer");
-}
-
-TEST_CASE("a client has finished and hangs up") {
-  Visit visit;
-  visit.tell();
-  visit.finish();
-  visit.rounds();
-  visit.hang_up();
-  CHECK_MESSAGE(visit.rounds() == 0, "who has no entry cannot be reported");
 }
 
 TEST_CASE("the kernel refuses an entry") {

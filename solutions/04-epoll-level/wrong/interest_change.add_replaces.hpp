@@ -1,6 +1,6 @@
 // Belief: ADD replaces what was there.
 // Fails: a client does not listen for a while
-// Message: what was pending is sent when there is room
+// Message: the kernel takes each change
 
 #pragma once
 

@@ -1,6 +1,6 @@
 // Belief: the data was given with the entry and stays; MOD changes the mask.
 // Fails: a client does not listen for a while
-// Message: what was pending is sent when there is room
+// Message: an event carries the client's descriptor
 
 #pragma once
 

@@ -1,6 +1,6 @@
 // Belief: only EMFILE is left in the queue to come back.
 // Fails: accept fails for a reason that stays
-// Message: in a house with room the listener rests
+// Message: ENFILE while there is room: the listener rests
 
 #pragma once
 

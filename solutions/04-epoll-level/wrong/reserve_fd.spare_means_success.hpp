@@ -1,6 +1,6 @@
 // Belief: with a spare open again the round can go on.
 // Fails: accept fails for a reason that stays
-// Message: in a full house the listener rests
+// Message: ENOMEM after the spare was closed: the listener rests
 
 #pragma once
 
