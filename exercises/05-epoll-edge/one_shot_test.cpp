@@ -98,7 +98,7 @@ Notes* in_server = nullptr;
 // The number of the client that this thread has found gone, or -1.
 thread_local int gone = -1;
 
-void note_change(int change, int fd) {
+[[maybe_unused]] void note_change(int change, int fd) {
   if (in_server == nullptr || fd != gone) return;
   if (change == EPOLL_CTL_MOD) ++in_server->armed;
   // Added, it is somebody else's number.

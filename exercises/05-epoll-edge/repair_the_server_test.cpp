@@ -460,7 +460,7 @@ TEST_CASE("who comes is not taken for who has left") {
     CHECK_MESSAGE(
         in_vain == 0,
         "the newcomer is not read until something is reported for it: "
-            << in_vain << " reads for the one who had its number, or at once");
+            << in_vain << " reads, for the one who had its number or at once");
     CHECK_MESSAGE(server.answers(newcomer) == "", "the newcomer is served");
   }
 }
