@@ -18,6 +18,7 @@
 #include <utility>
 
 #include "common/error.hpp"
+#include "common/testing/epoll_wait.hpp"
 #include "common/testing/process.hpp"
 
 namespace testing {
@@ -177,9 +178,9 @@ using testing::CallLog;
 extern "C" int epoll_wait(int epoll, epoll_event* events, int room,
                           int timeout) {
   const auto call = [=] {
-    return ::syscall(SYS_epoll_pwait, epoll, events, room, timeout, nullptr, 8);
+    return testing::system_epoll_wait(epoll, events, room, timeout);
   };
-  if (CallLog::here == nullptr) return static_cast<int>(call());
+  if (CallLog::here == nullptr) return call();
   if (CallLog::here->stop_before_wait.exchange(false)) ::raise(SIGSTOP);
   return static_cast<int>(
       CallLog::here->make({"epoll_wait", 0, timeout, 0, 0, 0}, call));

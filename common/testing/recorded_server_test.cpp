@@ -1,6 +1,7 @@
 #include <doctest/doctest.h>
 #include <sys/epoll.h>
 #include <sys/socket.h>
+#include <sys/syscall.h>
 #include <unistd.h>
 
 #include <cerrno>
@@ -13,6 +14,7 @@
 #include "common/testing/client.hpp"
 #include "common/testing/process.hpp"
 #include "common/testing/recorded_server.hpp"
+#include "common/testing/whereabouts.hpp"
 
 namespace {
 
@@ -49,6 +51,15 @@ TEST_CASE("the calls of a server are written down, those of the test are not") {
                                 "recv 5 = 1", "send 5 = 1", "close 5 = 0"});
   CHECK(server.calls().empty());
 }
+
+#ifdef SYS_epoll_wait
+TEST_CASE("a recorded server sleeps in the call that it has made") {
+  RecordedServer server(serve);
+  server.settle();
+  const std::string place = testing::whereabouts(server.process().pid());
+  CHECK(place.find(" asleep in epoll_wait on ") != std::string::npos);
+}
+#endif
 
 TEST_CASE("a call that is lied about fails and is not made") {
   RecordedServer server(serve);

@@ -13,6 +13,7 @@
 #include <array>
 #include <csignal>
 #include <cstdio>
+#include <cstring>
 #include <exception>
 #include <string>
 #include <utility>
@@ -94,8 +95,16 @@ bool wait_for_end(pid_t process, std::chrono::milliseconds limit) {
                     "poll") == 1;
 }
 
+std::string signal_name(int number) {
+  const char* name = ::sigabbrev_np(number);
+  if (name == nullptr) return "signal " + std::to_string(number);
+  return std::string("SIG") + name;
+}
+
 std::string meaning(int status) {
-  if (WIFSIGNALED(status)) return "the server was killed by a signal";
+  if (WIFSIGNALED(status)) {
+    return "the server was killed by " + signal_name(WTERMSIG(status));
+  }
   switch (WEXITSTATUS(status)) {
     case Clean:
       return "";
@@ -152,24 +161,26 @@ void RunningServer::signal(int number) const {
   net::check(::kill(process_, number), "kill");
 }
 
-RunningServer::Exit RunningServer::stop() {
+RunningServer::Exit RunningServer::stop(std::chrono::milliseconds limit) {
   ::shutdown(listener_.get(), SHUT_RDWR);
-  if (!wait_for_end(process_, std::chrono::seconds(20))) {
-    FAIL_CHECK("the server did not stop: " << whereabouts(process_));
+  const bool ended = wait_for_end(process_, limit);
+  if (!ended) {
+    FAIL_CHECK("the server did not end and was killed by the test: "
+               << whereabouts(process_));
     ::kill(process_, SIGKILL);
   }
   int status = 0;
   rusage usage{};
   net::check(::wait4(std::exchange(process_, -1), &status, 0, &usage), "wait4");
-  const bool clean = WIFEXITED(status) && WEXITSTATUS(status) == Clean;
-  if (!clean) {
+  const bool clean = ended && WIFEXITED(status) && WEXITSTATUS(status) == Clean;
+  if (ended && !clean) {
     FAIL_CHECK(meaning(status) << " (wait status " << status << ")");
   }
   const auto time = [](const timeval& t) {
     return std::chrono::seconds(t.tv_sec) +
            std::chrono::microseconds(t.tv_usec);
   };
-  return {clean, time(usage.ru_utime) + time(usage.ru_stime)};
+  return {ended, clean, time(usage.ru_utime) + time(usage.ru_stime)};
 }
 
 }  // namespace testing

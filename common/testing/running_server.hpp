@@ -20,6 +20,7 @@ namespace testing {
 class RunningServer {
  public:
   struct Exit {
+    bool ended;  // before the limit had passed
     bool clean;  // returned, and left no descriptor and no memory behind
     std::chrono::nanoseconds cpu;  // user and system time of its whole life
   };
@@ -42,9 +43,10 @@ class RunningServer {
   // Sends it a signal. Throws std::system_error.
   void signal(int number) const;
 
-  // Shuts the listener down and waits for the child to end; kills it, and
-  // says where it hung, if it has not ended within 20 seconds.
-  Exit stop();
+  // Shuts the listener down and waits for the child to end. Fails the test
+  // case unless the exit is clean; kills a child that has not ended when the
+  // limit has passed, and says where it hung.
+  Exit stop(std::chrono::milliseconds limit = std::chrono::seconds(20));
 
  private:
   net::Fd listener_;

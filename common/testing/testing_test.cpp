@@ -270,7 +270,9 @@ TEST_CASE("a server that returns and leaves nothing behind is clean") {
   RunningServer server(echo_server);
   Client(server.address()).echo("x");
   const pid_t process = server.pid();
-  CHECK(server.stop().clean);
+  const RunningServer::Exit exit = server.stop();
+  CHECK(exit.ended);
+  CHECK(exit.clean);
   CHECK(testing::has_ended(process));
 }
 
@@ -364,7 +366,40 @@ TEST_CASE("server that is killed" * doctest::skip()) {
 TEST_CASE("a server that dies of a signal fails the test") {
   const Verdict verdict = run_case("server that is killed");
   CHECK(verdict.status == 1);
-  CHECK(contains(verdict.output, "the server was killed by a signal"));
+  CHECK(contains(verdict.output, "the server was killed by SIGKILL"));
+}
+
+TEST_CASE("server that is killed by a signal without a name" *
+          doctest::skip()) {
+  RunningServer server(idle_server);
+  server.signal(SIGRTMAX);
+}
+
+TEST_CASE("a signal without a name has a number") {
+  const Verdict verdict =
+      run_case("server that is killed by a signal without a name");
+  CHECK(contains(verdict.output, "the server was killed by signal " +
+                                     std::to_string(SIGRTMAX)));
+}
+
+TEST_CASE("server that does not end" * doctest::skip()) {
+  RunningServer server([](const net::Fd&) {
+    for (;;) ::pause();
+  });
+  testing::wait_until_settled(server.pid());
+  const RunningServer::Exit exit = server.stop(10ms);
+  CHECK_FALSE(exit.ended);
+  CHECK_FALSE(exit.clean);
+}
+
+TEST_CASE("a server that does not end is killed and where it hung is told") {
+  const Verdict verdict = run_case("server that does not end");
+  CHECK(verdict.status == 1);
+  CHECK(contains(verdict.output,
+                 "the server did not end and was killed by the test: thread "));
+  CHECK(contains(verdict.output, " asleep in p"));  // pause or ppoll
+  CHECK_FALSE(contains(verdict.output, "is NOT correct"));
+  CHECK_FALSE(contains(verdict.output, "SIGKILL"));
 }
 
 TEST_CASE("server that exits" * doctest::skip()) {

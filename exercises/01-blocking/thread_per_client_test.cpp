@@ -3,10 +3,8 @@
 #include <thread_per_client.hpp>
 
 #include <doctest/doctest.h>
-#include <poll.h>
 #include <sys/prctl.h>
 #include <sys/resource.h>
-#include <sys/syscall.h>
 #include <unistd.h>
 
 #include <atomic>
@@ -31,7 +29,6 @@
 #include "common/testing/client.hpp"
 #include "common/testing/process.hpp"
 #include "common/testing/running_server.hpp"
-#include "common/testing/whereabouts.hpp"
 
 namespace {
 
@@ -104,23 +101,10 @@ std::uint64_t mapped(pid_t process) {
   return pages * static_cast<std::uint64_t>(::sysconf(_SC_PAGESIZE));
 }
 
-// RunningServer waits 20 seconds for the end; who learns wants to know sooner.
+// By default this takes 20 seconds; who learns wants to know sooner.
 void stop(RunningServer& server) {
-  const pid_t process = server.pid();
-  const net::Fd pidfd(net::check(
-      static_cast<int>(::syscall(SYS_pidfd_open, process, 0)), "pidfd_open"));
-  std::string hang;
-  std::jthread watch([&] {
-    pollfd entry{pidfd.get(), POLLIN, 0};
-    constexpr int limit = std::chrono::milliseconds(patience).count();
-    if (::poll(&entry, 1, limit) != 0) return;
-    hang = testing::whereabouts(process);
-    ::syscall(SYS_pidfd_send_signal, pidfd.get(), SIGKILL, nullptr, 0);
-  });
-  server.stop();
-  watch.join();
-  CHECK_MESSAGE(hang.empty(),
-                "serve returns when its listener is shut down: " << hang);
+  const bool ended = server.stop(patience).ended;
+  CHECK_MESSAGE(ended, "serve returns when its listener is shut down");
 }
 
 // Forbids this process new threads, or allows them again.

@@ -23,7 +23,7 @@ inline constexpr std::size_t block_size = 4096;
 
 // Reads, with ::recv, a non-blocking stream socket on which an edge was
 // reported. `wary`: an end of it was reported too, now or earlier (EPOLLRDHUP,
-// EPOLLHUP or EPOLLERR).
+// EPOLLHUP or EPOLLERR). Urgent data, EPOLLPRI, is left out here on purpose.
 //
 // - Bytes that were there before are not reported again. Wait is right only
 //   when nothing is left.

@@ -21,8 +21,9 @@ using Turn = std::function<bool(int fd)>;
 // - A client has one turn at a time, whatever it does in the meantime: it may
 //   send more, finish or reset.
 // - Bytes that came during a turn, or that it has left, bring another turn.
-// - As long as a thread is free, nobody waits for one.
-// - The clients' sockets are non-blocking. Who has gone is closed.
+// - A client never waits while a thread is idle.
+// - The clients' sockets are non-blocking. serve closes who has gone, and does
+//   not arm it again.
 // - Out of descriptors: the clients that are there are served, no thread spins,
 //   and whoever waits in the queue is served when somebody has left.
 inline void serve(net::Fd listener, unsigned threads, const Turn& turn) {

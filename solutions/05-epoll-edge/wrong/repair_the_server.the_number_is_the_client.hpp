@@ -1,6 +1,6 @@
 // Belief: a number belongs to one client.
 // Fails: who comes is not taken for who has left
-// Message: nobody is read of whom nothing was reported
+// Message: the newcomer is not read until something is reported for it
 
 #pragma once
 
