@@ -436,6 +436,14 @@ PROMISE("8b") {
   CHECK(unchanged);
 }
 
+// Idle after more than a line: not the memory of its busiest moment.
+static void visit(std::vector<Client>& clients) {
+  const std::string much = testing::pattern(60'000);
+  for (Client& client : clients)
+    REQUIRE(client.exchange(much).size() == 60'000);
+  testing::echo_all(clients);
+}
+
 PROMISE("9") {
   if (at_once() == 1) {
     MESSAGE("one client at a time: there is no slope to measure");
@@ -443,16 +451,13 @@ PROMISE("9") {
   }
   const RunningServer server(serve);
   auto clients = testing::connect_clients(server.address(), 100);
-  testing::echo_all(clients);
+  visit(clients);
   testing::wait_until_settled(server.pid());
   const std::uint64_t before = testing::resident_bytes(server.pid());
   const std::size_t more =
       shrink(std::min<std::size_t>(at_once(), 5000)) - clients.size();
   auto others = testing::connect_clients(server.address(), more);
-  // Not the memory of its busiest moment: each had more than a line once.
-  const std::string much = testing::pattern(60'000);
-  for (Client& client : others) CHECK(client.exchange(much).size() == 60'000);
-  testing::echo_all(others);
+  visit(others);
   testing::wait_until_settled(server.pid());
   const std::uint64_t after = testing::resident_bytes(server.pid());
   const double slope =
