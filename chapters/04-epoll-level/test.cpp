@@ -121,12 +121,7 @@ TEST_CASE("out of descriptors the listener is off the list for a while") {
   server.settle();
   server.process().limit_descriptors(6);
   Client waiting(server.address());
-  Calls resting;
-  testing::wait_until("the listener has been tried twice", [&] {
-    const Calls more = server.calls();
-    resting.insert(resting.end(), more.begin(), more.end());
-    return count(resting, "accept4 3 = EMFILE") >= 2;
-  });
+  const Calls resting = server.calls_until("accept4 3 = EMFILE", 2);
   CHECK(count(resting, "epoll_ctl DEL 3 = 0") >= 2);
   CHECK(count(resting, "epoll_ctl ADD 3 IN = 0") >= 1);
   // Not oftener than it has rested.

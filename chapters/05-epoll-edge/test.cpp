@@ -20,8 +20,8 @@
 #include "common/testing/process.hpp"
 #include "common/testing/recorded_server.hpp"
 
-// Copies of the server with one statement taken out (CMakeLists.txt): it
-// forgets who is still ready, or lets an event of any generation through.
+// Copies of the server with one statement changed (CMakeLists.txt): it forgets
+// who is still ready, or lets an event of any generation through.
 void serve_and_forget(net::Fd listener);
 void serve_any_generation(net::Fd listener);
 
@@ -34,9 +34,9 @@ using testing::most_a_round;
 using testing::RecordedServer;
 using Calls = std::vector<std::string>;
 
-// Whether the kernel has a connection from this address to a server in the
-// given state (proc(5), net/tcp: the state is the fourth field).
-bool has_connection(const net::Address& from, std::string_view state) {
+// Whether a server's end of the connection from this address is established
+// (proc(5), net/tcp: the state, the fourth field, is 01).
+bool is_connected(const net::Address& from) {
   const std::string address = from.text();
   char port[8];
   std::snprintf(port, sizeof port, ":%04X",
@@ -44,7 +44,7 @@ bool has_connection(const net::Address& from, std::string_view state) {
   std::ifstream table("/proc/net/tcp");
   for (std::string line; std::getline(table, line);) {
     const std::size_t remote = line.find(port, line.find(':') + 15);
-    if (remote != std::string::npos && line.substr(remote + 6, 2) == state) {
+    if (remote != std::string::npos && line.substr(remote + 6, 2) == "01") {
       return true;
     }
   }
@@ -274,12 +274,7 @@ TEST_CASE("out of descriptors the listener is tried again without an edge") {
   server.settle();
   server.process().limit_descriptors(6);
   Client waiting(server.address());
-  Calls resting;
-  testing::wait_until("the listener has been tried twice", [&] {
-    const Calls more = server.calls();
-    resting.insert(resting.end(), more.begin(), more.end());
-    return count(resting, "accept4 3 = EMFILE") >= 2;
-  });
+  const Calls resting = server.calls_until("accept4 3 = EMFILE", 2);
   CHECK(count(resting, "epoll_ctl ADD 3 IN ET = 0") >= 1);
   // Not oftener than it has rested.
   CHECK(count(resting, "epoll_wait -1") == count(resting, "accept4 3 = EMF"));
@@ -300,15 +295,15 @@ Calls calls_for_successor(void (*function)(net::Fd)) {
   server.wait_until_stopped();  // the first is on the list of the still ready
   Client second(server.address());
   testing::wait_until("the second is in the queue",
-                      [&] { return has_connection(second.local(), "01"); });
+                      [&] { return is_connected(second.local()); });
   const net::Address left = first.local();
   first.reset();
   testing::wait_until("the reset has come",
-                      [&] { return !has_connection(left, "01"); });
+                      [&] { return !is_connected(left); });
   server.go_on();
   testing::wait_until("the second has been accepted", [&] {
     return testing::open_descriptors(server.process().pid()) == 6 &&
-           has_connection(second.local(), "01");
+           is_connected(second.local());
   });
   Calls calls = server.calls();
   const auto accepted = std::find(calls.begin(), calls.end(), "accept4 3 = 5");

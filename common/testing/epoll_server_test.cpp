@@ -44,9 +44,7 @@ TEST_CASE("a listener that is not taken is put on the list later") {
   server.settle();
   server.process().limit_descriptors(6);
   Client waiting(server.address());
-  testing::wait_until("the listener rests", [&] {
-    return count(server.calls(), "epoll_ctl DEL 3") > 0;
-  });
+  server.calls_until("epoll_ctl DEL 3", 1);  // it rests
   server.lie("epoll_ctl", ENOMEM, 3);
   server.wait_until_believed();
   server.process().limit_descriptors(100);

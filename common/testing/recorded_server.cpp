@@ -126,6 +126,17 @@ std::vector<std::string> RecordedServer::calls() {
   return lines;
 }
 
+std::vector<std::string> RecordedServer::calls_until(std::string_view beginning,
+                                                     std::size_t times) {
+  std::vector<std::string> all;
+  wait_until(std::string(beginning), [&] {
+    const std::vector<std::string> more = calls();
+    all.insert(all.end(), more.begin(), more.end());
+    return count(all, beginning) >= times;
+  });
+  return all;
+}
+
 void RecordedServer::lie(std::string_view name, int error, int times) {
   name.copy(log_->lie_name.data(), log_->lie_name.size() - 1);
   log_->lie_name.at(name.size()) = '\0';
@@ -171,61 +182,57 @@ std::size_t most_a_round(const std::vector<std::string>& calls,
 
 }  // namespace testing
 
-using testing::CallLog;
+namespace {
+
+// Makes the call, and writes it down if it is the server's.
+template <typename Call>
+long recorded(const testing::Entry& entry, Call call) {
+  testing::CallLog* log = testing::CallLog::here;
+  return log == nullptr ? call() : log->make(entry, call);
+}
+
+}  // namespace
 
 // These take the place of the C library's.
 
 extern "C" int epoll_wait(int epoll, epoll_event* events, int room,
                           int timeout) {
-  const auto call = [=] {
-    return testing::system_epoll_wait(epoll, events, room, timeout);
-  };
-  if (CallLog::here == nullptr) return call();
-  if (CallLog::here->stop_before_wait.exchange(false)) ::raise(SIGSTOP);
-  return static_cast<int>(
-      CallLog::here->make({"epoll_wait", 0, timeout, 0, 0, 0}, call));
+  testing::CallLog* log = testing::CallLog::here;
+  if (log != nullptr && log->stop_before_wait.exchange(false)) ::raise(SIGSTOP);
+  return static_cast<int>(recorded({"epoll_wait", 0, timeout, 0, 0, 0}, [=] {
+    return long{testing::system_epoll_wait(epoll, events, room, timeout)};
+  }));
 }
 
 extern "C" int epoll_ctl(int epoll, int operation, int fd,
                          epoll_event* event) noexcept {
-  const auto call = [=] {
-    return ::syscall(SYS_epoll_ctl, epoll, operation, fd, event);
-  };
-  if (CallLog::here == nullptr) return static_cast<int>(call());
-  const bool asks = operation != EPOLL_CTL_DEL;
-  return static_cast<int>(CallLog::here->make(
-      {"epoll_ctl", operation, fd, asks ? event->events : 0, 0, 0}, call));
+  const bool asks = operation != EPOLL_CTL_DEL && event != nullptr;
+  return static_cast<int>(recorded(
+      {"epoll_ctl", operation, fd, asks ? event->events : 0, 0, 0},
+      [=] { return ::syscall(SYS_epoll_ctl, epoll, operation, fd, event); }));
 }
 
 extern "C" int accept4(int listener, sockaddr* address, socklen_t* length,
                        int flags) {
-  const auto call = [=] {
+  return static_cast<int>(recorded({"accept4", 0, listener, 0, 0, 0}, [=] {
     return ::syscall(SYS_accept4, listener, address, length, flags);
-  };
-  if (CallLog::here == nullptr) return static_cast<int>(call());
-  return static_cast<int>(
-      CallLog::here->make({"accept4", 0, listener, 0, 0, 0}, call));
+  }));
 }
 
 extern "C" ssize_t recv(int fd, void* buffer, std::size_t size, int flags) {
-  const auto call = [=] {
+  return recorded({"recv", 0, fd, 0, 0, 0}, [=] {
     return ::syscall(SYS_recvfrom, fd, buffer, size, flags, nullptr, nullptr);
-  };
-  if (CallLog::here == nullptr) return call();
-  return CallLog::here->make({"recv", 0, fd, 0, 0, 0}, call);
+  });
 }
 
 extern "C" ssize_t send(int fd, const void* bytes, std::size_t size,
                         int flags) {
-  const auto call = [=] {
+  return recorded({"send", 0, fd, 0, 0, 0}, [=] {
     return ::syscall(SYS_sendto, fd, bytes, size, flags, nullptr, 0);
-  };
-  if (CallLog::here == nullptr) return call();
-  return CallLog::here->make({"send", 0, fd, 0, 0, 0}, call);
+  });
 }
 
 extern "C" int close(int fd) {
-  const auto call = [=] { return ::syscall(SYS_close, fd); };
-  if (CallLog::here == nullptr) return static_cast<int>(call());
-  return static_cast<int>(CallLog::here->make({"close", 0, fd, 0, 0, 0}, call));
+  return static_cast<int>(recorded({"close", 0, fd, 0, 0, 0},
+                                   [=] { return ::syscall(SYS_close, fd); }));
 }

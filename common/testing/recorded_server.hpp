@@ -42,6 +42,10 @@ class RecordedServer {
   // Waits until it sleeps. What it has called since the last time, in order.
   std::vector<std::string> calls();
 
+  // The same again and again, until so many of them begin with these words.
+  std::vector<std::string> calls_until(std::string_view beginning,
+                                       std::size_t times);
+
   // Its next calls of that name, so many, fail with the error and are not made.
   void lie(std::string_view name, int error, int times);
 

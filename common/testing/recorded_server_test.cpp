@@ -100,3 +100,14 @@ TEST_CASE("a round of calls ends with the next wait") {
   CHECK(testing::most_a_round(calls, "recv 5") == 2);
   CHECK(testing::most_a_round(calls, "recv") == 3);
 }
+
+TEST_CASE("calls_until collects calls until enough of them are of a kind") {
+  RecordedServer server(serve);
+  server.settle();
+  for (int i = 0; i < 2; ++i) {
+    CHECK(Client(server.address()).echo("x") == "x");
+  }
+  const Calls calls = server.calls_until("close 5", 2);
+  CHECK(testing::count(calls, "accept4 3 = 5") == 2);
+  CHECK(calls.back() == "close 5 = 0");
+}
