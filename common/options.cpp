@@ -26,6 +26,50 @@ std::uint64_t parse_number(std::string_view option, std::string_view text,
   return value;
 }
 
+namespace {
+
+struct Unit {
+  std::string_view name;
+  std::uint64_t milliseconds;
+};
+
+constexpr Unit units[] = {
+    {"ms", 1}, {"s", 1'000}, {"m", 60'000}, {"h", 3'600'000}};
+
+}  // namespace
+
+std::chrono::milliseconds parse_time(std::string_view option,
+                                     std::string_view text,
+                                     std::chrono::milliseconds least,
+                                     std::chrono::milliseconds most) {
+  std::uint64_t value = 0;
+  const char* const end = text.data() + text.size();
+  const auto [stopped, error] = std::from_chars(text.data(), end, value);
+  const std::string_view name(stopped, end);
+  std::uint64_t factor = text == "0" ? 1 : 0;
+  for (const Unit& unit : units) {
+    if (name == unit.name) factor = unit.milliseconds;
+  }
+  const auto longest = static_cast<std::uint64_t>(most.count());
+  if (error == std::errc{} && factor > 0 && value <= longest / factor) {
+    const std::chrono::milliseconds time(value * factor);
+    if (time >= least) return time;
+  }
+  throw UsageError(std::string(option) + ": '" + std::string(text) +
+                   "' is not a time from " + text_of(least) + " to " +
+                   text_of(most) + ", such as 500ms, 30s or 5m");
+}
+
+std::string text_of(std::chrono::milliseconds time) {
+  const auto value = static_cast<std::uint64_t>(time.count());
+  if (value == 0) return "0";
+  const Unit* best = units;
+  for (const Unit& unit : units) {
+    if (value % unit.milliseconds == 0) best = &unit;
+  }
+  return std::to_string(value / best->milliseconds) + std::string(best->name);
+}
+
 Options::Options(std::string usage, std::string summary)
     : usage_(std::move(usage)), summary_(std::move(summary)) {
   flag("--help", "print this and exit", help_wanted_);
@@ -36,6 +80,17 @@ void Options::text(std::string name, std::string what, std::string& target) {
   add({std::move(name), std::move(what), true,
        [&target](std::string_view, std::string_view value) {
          target = value;
+       }});
+}
+
+void Options::time(std::string name, std::string what,
+                   std::chrono::milliseconds least,
+                   std::chrono::milliseconds most,
+                   std::chrono::milliseconds& target) {
+  what += " (" + text_of(target) + ')';
+  add({std::move(name), std::move(what), true,
+       [=, &target](std::string_view option, std::string_view value) {
+         target = parse_time(option, value, least, most);
        }});
 }
 

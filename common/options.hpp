@@ -1,5 +1,6 @@
 #pragma once
 
+#include <chrono>
 #include <cstdint>
 #include <functional>
 #include <stdexcept>
@@ -18,6 +19,17 @@ struct UsageError : std::runtime_error {
 // naming the option: "--port: '70000' is not a number from 0 to 65535".
 std::uint64_t parse_number(std::string_view option, std::string_view text,
                            std::uint64_t least, std::uint64_t most);
+
+// The whole text as a time in [least, most]: a whole number and one of the
+// units ms, s, m and h, or 0. Throws UsageError naming the option:
+// "--grace: '5' is not a time from 0 to 24h, such as 500ms, 30s or 5m".
+std::chrono::milliseconds parse_time(std::string_view option,
+                                     std::string_view text,
+                                     std::chrono::milliseconds least,
+                                     std::chrono::milliseconds most);
+
+// The same in reverse, in the largest unit that leaves a whole number.
+std::string text_of(std::chrono::milliseconds time);
 
 // The options of a program, declared once and used to parse and to explain.
 // Values are given as "--name value" or "--name=value"; "--" ends the options,
@@ -41,6 +53,8 @@ class Options {
                static_cast<Unsigned>(parse_number(option, value, least, most));
          }});
   }
+  void time(std::string name, std::string what, std::chrono::milliseconds least,
+            std::chrono::milliseconds most, std::chrono::milliseconds& target);
   void flag(std::string name, std::string what, bool& target);
 
   // Returns the arguments that are not options. Throws UsageError.

@@ -175,6 +175,58 @@ TEST_CASE("a range has two ends") {
   CHECK_THROWS_AS(net::parse_number("--n", "7", 5, 6), net::UsageError);
 }
 
+TEST_CASE("a time is a whole number and its unit") {
+  using namespace std::chrono_literals;
+  const auto parse = [](std::string_view text) {
+    return net::parse_time("--grace", text, 0ms, 24h);
+  };
+  CHECK(parse("0") == 0ms);
+  CHECK(parse("0s") == 0ms);
+  CHECK(parse("1500ms") == 1500ms);
+  CHECK(parse("30s") == 30s);
+  CHECK(parse("5m") == 5min);
+  CHECK(parse("24h") == 24h);
+}
+
+TEST_CASE("a time without unit, with another, or out of range is refused") {
+  using namespace std::chrono_literals;
+  for (const std::string text :
+       {"", "s", "5", "00", "5 s", "5S", "5us", "5sec", "1m30s", "-1s", "1.5s",
+        "25h", "86400001ms", "18446744073709551616ms",
+        "18446744073709551615h"}) {
+    CAPTURE(text);
+    CHECK_THROWS_WITH_AS(
+        net::parse_time("--grace", text, 0ms, 24h),
+        ("--grace: '" + text +
+         "' is not a time from 0 to 24h, such as 500ms, 30s or 5m")
+            .c_str(),
+        net::UsageError);
+  }
+  CHECK_THROWS_AS(net::parse_time("--grace", "0", 1ms, 1h), net::UsageError);
+  CHECK(net::parse_time("--grace", "1ms", 1ms, 1h) == 1ms);
+}
+
+TEST_CASE("a time is written in the largest unit that leaves a whole number") {
+  using namespace std::chrono_literals;
+  CHECK(net::text_of(0ms) == "0");
+  CHECK(net::text_of(1500ms) == "1500ms");
+  CHECK(net::text_of(90s) == "90s");
+  CHECK(net::text_of(120s) == "2m");
+  CHECK(net::text_of(24h) == "24h");
+}
+
+TEST_CASE("an option that takes a time explains its default") {
+  using namespace std::chrono_literals;
+  std::chrono::milliseconds grace = 5s;
+  net::Options options("", "Serves.");
+  options.time("--grace", "how long", 0ms, 1h, grace);
+  Command command{"serve", "--grace", "2m"};
+  options.parse(command.argc(), command.argv());
+  CHECK(grace == 2min);
+  CHECK(options.help("serve").find("--grace  how long (5s)") !=
+        std::string::npos);
+}
+
 TEST_CASE("what cannot be meant is refused with its name") {
   const Program program;
   CHECK(program.complaint({"serve", "--hots", "::1"}) ==
