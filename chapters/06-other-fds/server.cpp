@@ -1,30 +1,44 @@
-// Chapter 06: everything is a descriptor.
+// Chapter 06: everything that one waits for is a descriptor.
 //
-// New: a client is told to the kernel once, for everything. What is ready is
-// reported when it becomes so, and not again: the server remembers it and goes
-// on until a call has used it up. The price: who is forgotten with input
-// unread is never heard of again.
+// New: time, signals, datagrams, other threads, a process and a file stand on
+// the list beside the clients, each with a function to be called when it is
+// ready. The thread still sleeps in one place. The price: what concerns one
+// client is spread over these functions.
 
+#include <linux/sockios.h>
+#include <poll.h>
 #include <sys/epoll.h>
+#include <sys/ioctl.h>
 #include <sys/socket.h>
+#include <unistd.h>
 
 #include <array>
 #include <bit>
 #include <cerrno>
 #include <chrono>
+#include <csignal>
 #include <cstdint>
+#include <list>
 #include <map>
+#include <optional>
+#include <string>
 #include <utility>
 #include <vector>
 
-#include "chapters/server.hpp"
+#include "chapters/06-other-fds/companion.hpp"
+#include "chapters/06-other-fds/discovery.hpp"
+#include "chapters/06-other-fds/file_watch.hpp"
+#include "chapters/06-other-fds/limits.hpp"
+#include "chapters/06-other-fds/server.hpp"
+#include "chapters/06-other-fds/signals.hpp"
+#include "chapters/06-other-fds/timer.hpp"
 #include "common/error.hpp"
+#include "common/options.hpp"
 #include "common/socket.hpp"
 
 namespace {
 
 using std::chrono::milliseconds;
-using Clock = std::chrono::steady_clock;
 
 // How long the listener rests when there is no descriptor for a client.
 constexpr milliseconds rest_limit{100};
@@ -38,6 +52,10 @@ constexpr int events_a_round = 128;
 // A client's turn: at most so many reads of 64 KiB, then the others get theirs.
 constexpr int tries_a_turn = 4;
 
+// So long a client must be silent before a stop takes it for finished: longer
+// than 200 ms, after which TCP sends again what was lost on the way.
+constexpr milliseconds lull{250};
+
 // A descriptor's number is given again, a generation is not.
 struct Key {
   int fd;
@@ -50,8 +68,18 @@ struct Client {
   // it never holds more than one read brought.
   std::vector<char> pending;
   std::uint32_t generation = 0;
-  bool ready = false;  // something was reported and no call has used it up
-  bool wary = false;   // more than bytes may stand behind a short read
+  bool ready = false;       // something was reported and no call has used it up
+  bool wary = false;        // more than bytes may stand behind a short read
+  std::uint64_t moved = 0;  // bytes received and sent
+  Clock::time_point heard;  // when the last of them moved
+  std::list<Client*>::iterator place;  // in by_silence_
+};
+
+struct Counters {
+  std::uint64_t accepted = 0;
+  std::uint64_t idled_out = 0;
+  std::uint64_t bytes = 0;  // received and sent
+  std::uint64_t rounds = 0;
 };
 
 bool worth_another_try(int error) { return error == EAGAIN || error == EINTR; }
@@ -64,6 +92,7 @@ bool write_some(Client& client) {
       ::send(client.fd.get(), pending.data(), pending.size(), MSG_NOSIGNAL);
   if (n < 0) client.ready = errno == EINTR;
   if (n < 0) return worth_another_try(errno);
+  client.moved += static_cast<std::uint64_t>(n);
   pending.erase(pending.begin(), pending.begin() + n);
   if (!pending.empty()) client.ready = false;
   // An idle client must not keep the memory of its busiest moment.
@@ -79,53 +108,131 @@ bool read_some(Client& client, std::array<char, 65536>& scratch) {
   if (n < 0) return worth_another_try(errno);
   if (n == 0) return false;
   if (n < std::ssize(scratch) && !client.wary) client.ready = false;
+  client.moved += static_cast<std::uint64_t>(n);
   client.pending.assign(scratch.begin(), scratch.begin() + n);
   return write_some(client);
 }
 
+// Nothing of this client is under way, in the server or in the kernel.
+bool at_rest(const Client& client) {
+  int unread = 0;
+  int unsent = 0;
+  return client.pending.empty() && !client.ready &&
+         ::ioctl(client.fd.get(), SIOCINQ, &unread) == 0 && unread == 0 &&
+         ::ioctl(client.fd.get(), SIOCOUTQ, &unsent) == 0 && unsent == 0;
+}
+
+// A line for people. If nobody takes it at once it is lost: a full pipe must
+// not keep the clients waiting.
+void say(int fd, const std::string& line) {
+  pollfd entry{fd, POLLOUT, 0};
+  if (::poll(&entry, 1, 0) != 1 || entry.revents != POLLOUT) return;
+  [[maybe_unused]] const ssize_t n = ::write(fd, line.data(), line.size());
+}
+
 class Server {
  public:
-  explicit Server(net::Fd listener);
-  void run();  // until the listener is shut down
+  Server(net::Fd listener, Settings settings);
+  void run();  // until the listener is shut down or a signal has stopped it
 
  private:
+  using Handler = void (Server::*)();
+
+  void call_when_ready(int fd, Handler handler);
+  void forget(int fd);
+  bool is_over() const;
   const std::vector<epoll_event>& wait();
-  int rest_left() const;
-  bool accept_clients();
-  void add(net::Fd fd);
+  Clock::time_point nearest() const;
+  Clock::time_point deadline(const Client& client) const;
+  void dispatch(const epoll_event& event);
+
+  // One for each kind of descriptor.
+  void accept_clients();
   void attend(const epoll_event& event);
+  void take_time();
+  void take_signals();
+  void take_questions();
+  void take_saved();
+  void take_limits();
+  void take_end_of_companion();
+
+  void add(net::Fd fd);
+  void touch(Client& client);
   bool watch(const Client& client, std::uint32_t told);
   void drop(int fd);
+  void stop();
+  void print_statistics() const;
   bool tell(Key key, std::uint32_t& told, std::uint32_t interest);
 
   net::Fd listener_;
-  Clock::time_point rest_until_{};  // until then the listener is not watched
-  std::map<int, Client> clients_;   // by descriptor
-  net::Fd epoll_;                   // the kernel's list
-  std::uint32_t listening_ = 0;     // the listener's interest, as last told
-  std::uint32_t generation_ = 0;    // of the client that came last
+  Settings settings_;
+  Limits limits_;
+  net::Fd epoll_;  // the kernel's list
+  Timer timer_;
+  std::optional<FileWatch> file_;
+  std::optional<LimitsReader> reader_;
+  std::optional<Companion> companion_;
+  std::map<int, Handler> handlers_;       // of all but the clients
+  Clock::time_point rest_until_ = never;  // the listener is not watched
+  Clock::time_point stopped_at_ = never;  // by the first signal
+  bool over_ = false;
+  std::map<int, Client> clients_;  // by descriptor
+  std::list<Client*> by_silence_;  // the same, the longest silent first
+  std::uint32_t listening_ = 0;    // the listener's interest, as last told
+  std::uint32_t generation_ = 0;   // of the client that came last
+  Counters counters_;
   std::vector<epoll_event> ready_;
   std::vector<epoll_event> again_;  // clients still ready after their turn
   std::array<char, 65536> scratch_;
 };
 
-Server::Server(net::Fd listener)
+Server::Server(net::Fd listener, Settings settings)
     : listener_(std::move(listener)),
+      settings_(std::move(settings)),
+      limits_(settings_.limits),
       epoll_(net::check(::epoll_create1(EPOLL_CLOEXEC), "epoll_create1")) {
   net::set_nonblocking(listener_);
+  handlers_[listener_.get()] = &Server::accept_clients;  // told in wait()
+  call_when_ready(timer_.fd(), &Server::take_time);
+  if (settings_.signals) {
+    call_when_ready(settings_.signals->fd(), &Server::take_signals);
+  }
+  if (settings_.discovery) {
+    call_when_ready(settings_.discovery->fd(), &Server::take_questions);
+  }
+  if (!settings_.limits_file.empty()) {
+    file_.emplace(settings_.limits_file);
+    call_when_ready(file_->fd(), &Server::take_saved);
+    limits_ = read_limits(settings_.limits_file, settings_.limits);
+    reader_.emplace(settings_.limits_file, settings_.limits);
+    call_when_ready(reader_->fd(), &Server::take_limits);
+  }
+  if (!settings_.companion.empty()) {
+    companion_.emplace(settings_.companion);
+    call_when_ready(companion_->fd(), &Server::take_end_of_companion);
+  }
+}
+
+// Level-triggered: what a handler leaves is reported again.
+void Server::call_when_ready(int fd, Handler handler) {
+  epoll_event event{EPOLLIN, {.u64 = std::bit_cast<std::uint64_t>(Key{fd, 0})}};
+  net::check(::epoll_ctl(epoll_.get(), EPOLL_CTL_ADD, fd, &event), "epoll_ctl");
+  handlers_[fd] = handler;
+}
+
+void Server::forget(int fd) {
+  ::epoll_ctl(epoll_.get(), EPOLL_CTL_DEL, fd, nullptr);
+  handlers_.erase(fd);
 }
 
 void Server::run() {
-  bool listening = true;
-  while (listening) {
-    for (const epoll_event& event : wait()) {
-      if (std::bit_cast<Key>(event.data.u64).fd == listener_.get()) {
-        listening = accept_clients();
-      } else {
-        attend(event);
-      }
-    }
+  while (!is_over()) {
+    for (const epoll_event& event : wait()) dispatch(event);
   }
+}
+
+bool Server::is_over() const {
+  return over_ || (stopped_at_ != never && clients_.empty() && !companion_);
 }
 
 // The only place where the thread sleeps. Returns the descriptors on which a
@@ -134,34 +241,51 @@ void Server::run() {
 const std::vector<epoll_event>& Server::wait() {
   ready_.clear();
   ready_.swap(again_);
-  int rest = rest_left();
-  if (!tell({listener_.get(), 0}, listening_, rest >= 0 ? 0U : EPOLLIN)) {
-    rest = static_cast<int>(rest_limit.count());  // then it is told again
+  const std::uint32_t wanted = rest_until_ == never ? EPOLLIN : 0U;
+  if (listener_ && !tell({listener_.get(), 0}, listening_, wanted)) {
+    rest_until_ = Clock::now() + rest_limit;  // then it is told again
   }
-  if (!ready_.empty()) rest = 0;
+  timer_.set(nearest());
   epoll_event events[events_a_round];
-  const int n = ::epoll_wait(epoll_.get(), events, events_a_round, rest);
+  const int n = ::epoll_wait(epoll_.get(), events, events_a_round,
+                             ready_.empty() ? -1 : 0);
   if (n < 0) net::rest_or_throw("epoll_wait");
   if (n > 0) ready_.insert(ready_.end(), events, events + n);
+  ++counters_.rounds;
   return ready_;
 }
 
-// Milliseconds, rounded up; -1 if the listener is not resting.
-int Server::rest_left() const {
-  if (rest_until_ == Clock::time_point{}) return -1;
-  const auto left = ceil<milliseconds>(rest_until_ - Clock::now()).count();
-  return left > 0 ? static_cast<int>(left) : -1;
+// The nearest time that somebody waits for.
+Clock::time_point Server::nearest() const {
+  Clock::time_point when = rest_until_;
+  if (stopped_at_ != never) when = std::min(when, stopped_at_ + limits_.grace);
+  if (by_silence_.empty()) return when;
+  return std::min(when, deadline(*by_silence_.front()));
 }
 
-// False: the listener has been shut down.
-bool Server::accept_clients() {
+// When this client has been silent for too long.
+Clock::time_point Server::deadline(const Client& client) const {
+  if (stopped_at_ != never) return std::max(client.heard, stopped_at_) + lull;
+  if (limits_.idle_timeout == milliseconds(0)) return never;
+  return client.heard + limits_.idle_timeout;
+}
+
+void Server::dispatch(const epoll_event& event) {
+  const auto [fd, generation] = std::bit_cast<Key>(event.data.u64);
+  if (generation != 0) return attend(event);
+  const auto found = handlers_.find(fd);
+  if (found == handlers_.end()) return;  // forgotten in this round
+  (this->*found->second)();
+}
+
+void Server::accept_clients() {
   for (int i = 0; i < accepts_a_round; ++i) {
     net::Fd fd(::accept4(listener_.get(), nullptr, nullptr,
                          SOCK_NONBLOCK | SOCK_CLOEXEC));
     if (fd) {
       add(std::move(fd));
     } else if (errno == EAGAIN) {
-      return true;
+      return;
     } else if (errno != EINTR && errno != ECONNABORTED) {
       // No descriptor, no memory: the queue stays; at once would spin.
       rest_until_ = Clock::now() + rest_limit;
@@ -169,13 +293,25 @@ bool Server::accept_clients() {
     }
   }
   listening_ = EPOLLET;  // told again in wait(), it is reported again
-  return net::is_listening(listener_);
+  if (!net::is_listening(listener_)) over_ = true;
 }
 
 void Server::add(net::Fd fd) {
   const int number = fd.get();
-  Client& client = clients_[number] = {std::move(fd), {}, ++generation_};
+  if (++generation_ == 0) ++generation_;  // 0 is the handlers'
+  Client& client = clients_[number];
+  client.fd = std::move(fd);
+  client.generation = generation_;
+  client.place = by_silence_.insert(by_silence_.end(), &client);
+  touch(client);
+  ++counters_.accepted;
   if (!watch(client, 0)) drop(number);  // the kernel's list is full
+}
+
+// Its silence begins anew.
+void Server::touch(Client& client) {
+  client.heard = Clock::now();
+  by_silence_.splice(by_silence_.end(), by_silence_, client.place);
 }
 
 void Server::attend(const epoll_event& event) {
@@ -188,11 +324,14 @@ void Server::attend(const epoll_event& event) {
   if (event.events == (client.pending.empty() ? EPOLLOUT : EPOLLIN)) return;
   if (event.events != 0 && client.ready) return;  // it stands in again_
   client.ready = true;
+  const std::uint64_t before = client.moved;
   bool alive = true;
   for (int i = 0; i < tries_a_turn && alive && client.ready; ++i) {
     alive = client.pending.empty() ? read_some(client, scratch_)
                                    : write_some(client);
   }
+  counters_.bytes += client.moved - before;
+  if (client.moved != before) touch(client);
   if (!alive) {
     drop(fd);
   } else if (client.ready) {
@@ -211,8 +350,94 @@ bool Server::watch(const Client& client, std::uint32_t told) {
 }
 
 void Server::drop(int fd) {
+  by_silence_.erase(clients_.at(fd).place);
   clients_.erase(fd);
-  rest_until_ = {};  // there is a descriptor for the next one now
+  rest_until_ = never;  // there is a descriptor for the next one now
+}
+
+void Server::take_time() {
+  timer_.take();
+  const Clock::time_point now = Clock::now();
+  if (rest_until_ <= now) rest_until_ = never;
+  if (stopped_at_ != never && stopped_at_ + limits_.grace <= now) over_ = true;
+  while (!by_silence_.empty() && deadline(*by_silence_.front()) <= now) {
+    Client& client = *by_silence_.front();
+    if (stopped_at_ != never && !at_rest(client)) {
+      touch(client);  // and is asked again after another lull
+    } else {
+      drop(client.fd.get());
+      ++counters_.idled_out;
+    }
+  }
+}
+
+void Server::take_signals() {
+  while (const int number = settings_.signals->take()) {
+    switch (number) {
+      case SIGHUP:
+        if (reader_) reader_->ask();
+        break;
+      case SIGUSR1:
+        print_statistics();
+        break;
+      case SIGPIPE:
+        break;  // who read what we say has gone
+      default:
+        stop();
+    }
+  }
+}
+
+// The first time: nobody new, and who is there is finished. The second: now.
+void Server::stop() {
+  if (stopped_at_ != never) {
+    over_ = true;
+    return;
+  }
+  // Who stands in the queue has been connected, and may have sent something.
+  for (int i = 0; i < SOMAXCONN; i += accepts_a_round) accept_clients();
+  stopped_at_ = Clock::now();
+  forget(listener_.get());
+  listener_ = net::Fd();
+  if (settings_.discovery) {
+    forget(settings_.discovery->fd());
+    settings_.discovery.reset();
+  }
+  if (companion_) companion_->terminate();
+}
+
+void Server::print_statistics() const {
+  const auto text = [](auto number) { return std::to_string(number); };
+  say(STDOUT_FILENO, "clients " + text(clients_.size()) + ", accepted " +
+                         text(counters_.accepted) + ", idled out " +
+                         text(counters_.idled_out) + ", bytes " +
+                         text(counters_.bytes) + ", rounds " +
+                         text(counters_.rounds) + '\n');
+}
+
+void Server::take_questions() { settings_.discovery->take(); }
+
+void Server::take_saved() {
+  if (file_->take()) reader_->ask();
+}
+
+void Server::take_limits() {
+  for (const LimitsReader::Result& result : reader_->take()) {
+    if (!result.error.empty()) {
+      say(STDERR_FILENO, "limits stay: " + result.error + '\n');
+      continue;
+    }
+    limits_ = result.limits;
+    say(STDERR_FILENO, "limits: idle-timeout " +
+                           net::text_of(limits_.idle_timeout) + ", grace " +
+                           net::text_of(limits_.grace) + '\n');
+  }
+}
+
+void Server::take_end_of_companion() {
+  forget(companion_->fd());
+  say(STDERR_FILENO, "companion: " + companion_->reap() + '\n');
+  companion_.reset();
 }
 
 // The only place that tells the kernel. An interest of 0 has no entry there.
@@ -231,4 +456,8 @@ bool Server::tell(Key key, std::uint32_t& told, std::uint32_t interest) {
 
 }  // namespace
 
-void serve(net::Fd listener) { Server(std::move(listener)).run(); }
+void serve(net::Fd listener, Settings settings) {
+  Server(std::move(listener), std::move(settings)).run();
+}
+
+void serve(net::Fd listener) { serve(std::move(listener), {}); }

@@ -40,23 +40,32 @@ function(tutorial_test name)
   endif()
 endfunction()
 
-# tutorial_chapter(RECORDED): the chapter in this folder, with its program, its
-# tests, its facts and the contract compiled against it. RECORDED: it uses epoll,
-# and its tests see the server's calls (common/testing/recorded_server.hpp).
+# tutorial_chapter([RECORDED] [OWN_MAIN] [PARTS source...]): the chapter in this
+# folder, with its program, its tests, its facts and the contract compiled
+# against it. RECORDED: it uses epoll, and its tests see the server's calls
+# (common/testing/recorded_server.hpp). OWN_MAIN: its main.cpp in place of the
+# common one. PARTS: what its server is made of besides server.cpp.
 function(tutorial_chapter)
-  cmake_parse_arguments(PARSE_ARGV 0 arg "RECORDED" "" "")
+  cmake_parse_arguments(PARSE_ARGV 0 arg "RECORDED;OWN_MAIN" "" "PARTS")
   get_filename_component(name ${CMAKE_CURRENT_SOURCE_DIR} NAME)
   set(chapters ${PROJECT_SOURCE_DIR}/chapters)
-  tutorial_library(${name}-server server.cpp)
+  set(main ${chapters}/main.cpp)
+  if(arg_OWN_MAIN)
+    set(main main.cpp)
+  endif()
+  tutorial_library(${name}-server server.cpp ${arg_PARTS})
   target_link_libraries(${name}-server PUBLIC common)
-  tutorial_program(${name} ${chapters}/main.cpp LINK ${name}-server)
+  tutorial_program(${name} ${main} LINK ${name}-server)
   tutorial_test(${name}-test test.cpp LINK ${name}-server LABEL chapter)
   target_compile_definitions(${name}-test
                              PRIVATE PROGRAM="$<TARGET_FILE:${name}>")
   add_dependencies(${name}-test ${name})
   if(arg_RECORDED)
-    target_sources(${name}-test PRIVATE
-                   ${PROJECT_SOURCE_DIR}/common/testing/epoll_server_test.cpp)
+    set(shared ${PROJECT_SOURCE_DIR}/common/testing)
+    target_sources(${name}-test PRIVATE ${shared}/epoll_server_test.cpp)
+    if(NOT arg_OWN_MAIN)
+      target_sources(${name}-test PRIVATE ${shared}/epoll_program_test.cpp)
+    endif()
     target_link_libraries(${name}-test PRIVATE recording)
   endif()
   tutorial_test(${name}-facts facts_test.cpp LABEL facts)

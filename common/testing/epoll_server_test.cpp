@@ -3,17 +3,12 @@
 
 #include <doctest/doctest.h>
 
-#include <algorithm>
 #include <cerrno>
 #include <chrono>
-#include <csignal>
 #include <cstdint>
-#include <string>
 #include <thread>
-#include <vector>
 
 #include "chapters/server.hpp"
-#include "common/testing/child_process.hpp"
 #include "common/testing/client.hpp"
 #include "common/testing/process.hpp"
 #include "common/testing/recorded_server.hpp"
@@ -83,36 +78,6 @@ TEST_CASE("at most 64 clients are accepted before the others have their turn") {
   CHECK(most_a_round(server.calls(), "accept4") == 64);
 }
 
-// A wait that ended with its timeout.
-static bool expired(const std::string& call) {
-  return call.starts_with("epoll_wait") && call.ends_with(" = 0");
-}
-
-TEST_CASE("a rest is at most 100 ms, and ends when a client leaves") {
-  RecordedServer server(serve);
-  Client client(server.address());
-  CHECK(client.echo("hello") == "hello");
-  server.settle();
-  server.process().limit_descriptors(6);
-  Client waiting(server.address());
-  std::vector<std::string> calls;
-  testing::wait_until("it has rested", [&] {
-    calls = server.calls();
-    return std::any_of(calls.begin(), calls.end(), expired);
-  });
-  const auto over = std::find_if(calls.begin(), calls.end(), expired);
-  const int rest = std::stoi(over->substr(std::string("epoll_wait ").size()));
-  CHECK(rest >= 1);
-  CHECK(rest <= 100);
-  client.close();
-  CHECK(waiting.echo("hello") == "hello");
-  calls = server.calls();
-  const auto free = std::find(calls.begin(), calls.end(), "close 5 = 0");
-  const auto used = std::find(free, calls.end(), "accept4 3 = 5");
-  REQUIRE(used != calls.end());
-  CHECK(std::none_of(free, used, expired));
-}
-
 TEST_CASE("a wait that fails for want of memory is a rest, not the end") {
   RecordedServer server(serve);
   Client client(server.address());
@@ -136,15 +101,4 @@ TEST_CASE("1,000 idle clients in 5 seconds: not one wakeup") {
   std::this_thread::sleep_for(5s);
   CHECK(testing::voluntary_switches(server.process().pid()) == before);
   CHECK(server.calls().empty());
-}
-
-TEST_CASE("the program keeps 1,100 clients and prints nothing about them") {
-  testing::ChildProcess program({PROGRAM, "--port", "0"});
-  const net::Address address = program.wait_until_listening();
-  auto clients = testing::connect_clients(address, testing::shrink(1'100));
-  testing::echo_all(clients);
-  program.signal(SIGTERM);
-  CHECK(program.wait() == 128 + SIGTERM);
-  CHECK(program.output() == "listening on " + address.text() + '\n');
-  CHECK(program.errors() == "");
 }

@@ -4,6 +4,7 @@
 #include <sys/mman.h>
 #include <sys/socket.h>
 #include <sys/syscall.h>
+#include <sys/timerfd.h>
 #include <unistd.h>
 
 #include <algorithm>
@@ -230,6 +231,13 @@ extern "C" ssize_t send(int fd, const void* bytes, std::size_t size,
   return recorded({"send", 0, fd, 0, 0, 0}, [=] {
     return ::syscall(SYS_sendto, fd, bytes, size, flags, nullptr, 0);
   });
+}
+
+extern "C" int timerfd_settime(int timer, int flags, const itimerspec* setting,
+                               itimerspec* old) noexcept {
+  return static_cast<int>(recorded({"timerfd_settime", 0, timer, 0, 0, 0}, [=] {
+    return ::syscall(SYS_timerfd_settime, timer, flags, setting, old);
+  }));
 }
 
 extern "C" int close(int fd) {

@@ -16,9 +16,10 @@ namespace testing {
 struct CallLog;
 
 // A server beside a test that writes down its system calls: epoll_wait,
-// epoll_ctl, accept4, recv, send and close. A program that links this has
-// those functions in place of the C library's. They do the same; what the
-// server calls they also write down, and lie about if they are asked to.
+// epoll_ctl, accept4, recv, send, timerfd_settime and close. A program that
+// links this has those functions in place of the C library's. They do the same;
+// what the server calls they also write down, and lie about if they are asked
+// to.
 //
 // A call is a line: its name, its descriptor, what it asks for, and its result:
 //

@@ -1,0 +1,78 @@
+#include "chapters/06-other-fds/discovery.hpp"
+
+#include <netinet/in.h>
+#include <sys/socket.h>
+
+#include <array>
+#include <charconv>
+#include <stdexcept>
+
+#include "common/error.hpp"
+
+namespace {
+
+constexpr std::string_view prefix = "echo is at port ";
+
+constexpr int datagrams_a_round = 16;
+
+const sockaddr_in& ipv4(const net::Address& address) {
+  if (address.storage.ss_family != AF_INET) {
+    throw std::runtime_error("discovery: " + address.text() +
+                             " is not IPv4, and only IPv4 has broadcasts");
+  }
+  return reinterpret_cast<const sockaddr_in&>(address.storage);
+}
+
+const char* listening_host(const net::Address& server) {
+  const bool loopback =
+      ntohl(ipv4(server).sin_addr.s_addr) >> IN_CLASSA_NSHIFT == IN_LOOPBACKNET;
+  return loopback ? loopback_broadcast : "0.0.0.0";
+}
+
+net::Fd bound_to(const net::Address& address) {
+  net::Fd socket(net::check(
+      ::socket(AF_INET, SOCK_DGRAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0), "socket",
+      address.text()));
+  net::check(::bind(socket.get(), address.get(), address.length), "bind",
+             address.text());
+  return socket;
+}
+
+}  // namespace
+
+std::string answer(std::uint16_t port) {
+  return std::string(prefix) + std::to_string(port);
+}
+
+std::optional<std::uint16_t> port_in(std::string_view datagram) {
+  if (!datagram.starts_with(prefix)) return {};
+  datagram.remove_prefix(prefix.size());
+  std::uint16_t port = 0;
+  const char* const end = datagram.data() + datagram.size();
+  const auto [stopped, error] = std::from_chars(datagram.data(), end, port);
+  if (error != std::errc{} || stopped != end || port == 0) return {};
+  return port;
+}
+
+Discovery::Discovery(const net::Address& server, std::uint16_t port)
+    : answer_(answer(ntohs(ipv4(server).sin_port))),
+      socket_(bound_to(net::resolve(listening_host(server), port))) {}
+
+void Discovery::take() {
+  std::array<char, question.size()> words;
+  for (int i = 0; i < datagrams_a_round; ++i) {
+    net::Address from;
+    from.length = sizeof from.storage;
+    // With MSG_TRUNC the result is the whole length, of what was cut too.
+    const ssize_t n =
+        ::recvfrom(socket_.get(), words.data(), words.size(), MSG_TRUNC,
+                   reinterpret_cast<sockaddr*>(&from.storage), &from.length);
+    if (n < 0) return;
+    const bool asked = n == std::ssize(words) &&
+                       question == std::string_view(words.data(), words.size());
+    if (!asked) continue;
+    // Not missed if it is lost: whoever asked asks again.
+    ::sendto(socket_.get(), answer_.data(), answer_.size(), 0, from.get(),
+             from.length);
+  }
+}

@@ -1,0 +1,471 @@
+// The parts that the server of chapter 06 is made of, each alone.
+
+#include <doctest/doctest.h>
+#include <fcntl.h>
+#include <poll.h>
+#include <sys/socket.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <array>
+#include <chrono>
+#include <csignal>
+#include <cstdint>
+#include <filesystem>
+#include <fstream>
+#include <functional>
+#include <string>
+#include <thread>
+#include <utility>
+#include <vector>
+
+#include "chapters/06-other-fds/companion.hpp"
+#include "chapters/06-other-fds/discovery.hpp"
+#include "chapters/06-other-fds/file_watch.hpp"
+#include "chapters/06-other-fds/limits.hpp"
+#include "chapters/06-other-fds/mailbox.hpp"
+#include "chapters/06-other-fds/signals.hpp"
+#include "chapters/06-other-fds/timer.hpp"
+#include "common/error.hpp"
+#include "common/socket.hpp"
+#include "common/testing/process.hpp"
+
+namespace {
+
+namespace fs = std::filesystem;
+using namespace std::chrono_literals;
+using std::chrono::milliseconds;
+
+bool readable(int fd, milliseconds limit = 0ms) {
+  pollfd entry{fd, POLLIN, 0};
+  return net::check(::poll(&entry, 1, static_cast<int>(limit.count())),
+                    "poll") == 1;
+}
+
+// A folder that is gone with the test case.
+class Folder {
+ public:
+  Folder() {
+    std::string pattern = fs::temp_directory_path() / "parts.XXXXXX";
+    if (::mkdtemp(pattern.data()) == nullptr) net::throw_errno("mkdtemp");
+    path_ = pattern;
+  }
+  Folder(const Folder&) = delete;
+  Folder& operator=(const Folder&) = delete;
+  ~Folder() { fs::remove_all(path_); }
+
+  std::string file(const std::string& name) const { return path_ / name; }
+  std::string write(const std::string& name, const std::string& text) const {
+    std::ofstream(path_ / name) << text;
+    return file(name);
+  }
+
+ private:
+  fs::path path_;
+};
+
+std::string complaint(const std::function<void()>& action) {
+  try {
+    action();
+  } catch (const std::exception& error) {
+    return error.what();
+  }
+  return "none";
+}
+
+}  // namespace
+
+TEST_CASE("100,000 items from 4 threads all arrive, with fewer wakeups") {
+  constexpr int threads = 4;
+  constexpr int each = 25'000;
+  Mailbox<std::pair<int, int>> mailbox;
+  std::vector<std::thread> senders;
+  for (int sender = 0; sender < threads; ++sender) {
+    senders.emplace_back([&mailbox, sender] {
+      for (int i = 0; i < each; ++i) mailbox.put({sender, i});
+    });
+  }
+  std::array<int, threads> next{};
+  int arrived = 0;
+  int wakeups = 0;
+  bool in_order = true;
+  while (arrived < threads * each && readable(mailbox.fd(), 20s)) {
+    ++wakeups;
+    for (const auto& [sender, number] : mailbox.take()) {
+      in_order &= next.at(static_cast<std::size_t>(sender))++ == number;
+      ++arrived;
+    }
+  }
+  for (std::thread& sender : senders) sender.join();
+  MESSAGE(wakeups << " wakeups for " << arrived << " items");
+  CHECK(arrived == threads * each);
+  CHECK(in_order);
+  CHECK(wakeups < arrived);
+  CHECK(mailbox.take().empty());
+}
+
+TEST_CASE("of 10,000 rounds of one item none is lost") {
+  Mailbox<int> there;
+  Mailbox<int> back;
+  constexpr int rounds = 10'000;
+  std::thread other([&] {
+    for (int i = 0; i < rounds && readable(there.fd(), 20s);) {
+      for (const int item : there.take()) {
+        back.put(item);
+        ++i;
+      }
+    }
+  });
+  int returned = 0;
+  for (int i = 0; i < rounds; ++i) {
+    there.put(i);
+    std::vector<int> items;
+    while (items.empty() && readable(back.fd(), 20s)) items = back.take();
+    returned += items == std::vector{i};
+    if (items.empty()) break;
+  }
+  other.join();
+  CHECK(returned == rounds);
+}
+
+TEST_CASE("an empty mailbox is silent, and so is one that was emptied") {
+  Mailbox<int> mailbox;
+  CHECK_FALSE(readable(mailbox.fd()));
+  mailbox.put(1);
+  mailbox.put(2);
+  CHECK(readable(mailbox.fd()));
+  CHECK(mailbox.take() == std::vector{1, 2});
+  CHECK_FALSE(readable(mailbox.fd()));
+  CHECK(mailbox.take().empty());
+  mailbox.put(3);
+  CHECK(readable(mailbox.fd()));
+}
+
+TEST_CASE("the timer fires at its time, not earlier, and is silent then") {
+  Timer timer;
+  const auto when = Clock::now() + 30ms;
+  timer.set(when);
+  CHECK(readable(timer.fd(), 20s));
+  CHECK(Clock::now() >= when);
+  timer.take();
+  CHECK_FALSE(readable(timer.fd()));
+}
+
+TEST_CASE("a timer set for a later time keeps the earlier one") {
+  Timer timer;
+  timer.set(Clock::now() + 1h);
+  timer.set(Clock::now() + 1ms);
+  timer.set(Clock::now() + 2h);
+  timer.set(never);
+  CHECK(readable(timer.fd(), 20s));
+  timer.take();
+  timer.set(Clock::now() + 1ms);
+  CHECK(readable(timer.fd(), 20s));
+}
+
+TEST_CASE("a time that has passed fires at once, and never does not fire") {
+  Timer timer;
+  timer.set(Clock::now() - 1h);
+  CHECK(readable(timer.fd(), 20s));
+  timer.take();
+  timer.set(never);
+  CHECK_FALSE(readable(timer.fd()));
+  timer.take();  // in vain: it does not sleep
+}
+
+TEST_CASE("signals are read one after the other") {
+  sigset_t before;
+  REQUIRE(::pthread_sigmask(SIG_SETMASK, nullptr, &before) == 0);
+  {
+    Signals signals({SIGUSR1, SIGHUP});
+    CHECK(signals.take() == 0);
+    ::raise(SIGUSR1);
+    ::raise(SIGHUP);
+    CHECK(readable(signals.fd()));
+    const std::vector taken{signals.take(), signals.take()};
+    CHECK(std::count(taken.begin(), taken.end(), SIGUSR1) == 1);
+    CHECK(std::count(taken.begin(), taken.end(), SIGHUP) == 1);
+    CHECK(signals.take() == 0);
+  }
+  REQUIRE(::pthread_sigmask(SIG_SETMASK, &before, nullptr) == 0);
+}
+
+TEST_CASE("a limits file is read over what holds without it") {
+  const Folder folder;
+  const Limits base{7s, 9s};
+  CHECK(read_limits(folder.write("empty", ""), base) == base);
+  CHECK(read_limits(folder.write("grace", "grace 250ms"), base) ==
+        Limits{7s, 250ms});
+  CHECK(read_limits(folder.write("both",
+                                 "# a comment\n\n  idle-timeout\t2m \n"
+                                 "grace 0\ngrace 1s\n"),
+                    base) == Limits{2min, 1s});
+}
+
+TEST_CASE("a limits file that cannot be meant is refused with its line") {
+  const Folder folder;
+  const auto wrong = [&](const std::string& text) {
+    const std::string path = folder.write("limits", text);
+    std::string words = complaint([&] { read_limits(path, {}); });
+    if (words.starts_with(path)) words.erase(0, path.size());
+    return words;
+  };
+  CHECK(wrong("grace 1s\nidle 1s\n") == ":2: no limit is called 'idle'");
+  CHECK(wrong("grace\n") ==
+        ":1: grace: '' is not a time from 0 to 24h, such as 500ms, 30s or 5m");
+  CHECK(wrong("grace 1s 2s\n") == ":1: one word too many");
+  CHECK(wrong("grace 25h\n").starts_with(":1: grace: '25h' is not a time"));
+  CHECK(wrong(std::string(65537, '\n')) == " is too long");
+  CHECK(wrong(std::string(65536, '\n')) == "none");
+}
+
+TEST_CASE("what is no regular file is no limits file, and nobody waits") {
+  const Folder folder;
+  const std::string fifo = folder.file("fifo");
+  REQUIRE(::mkfifo(fifo.c_str(), 0600) == 0);
+  CHECK(complaint([&] { read_limits(fifo, {}); }) ==
+        fifo + " is not a regular file");
+  CHECK(complaint([&] { read_limits(folder.file(""), {}); }) ==
+        folder.file("") + " is not a regular file");
+  CHECK(complaint([&] { read_limits(folder.file("none"), {}); }) ==
+        "open " + folder.file("none") + ": No such file or directory");
+}
+
+TEST_CASE("the reader hands back what another thread has read") {
+  const Folder folder;
+  const std::string path = folder.write("limits", "grace 3s\n");
+  LimitsReader reader(path, {});
+  CHECK_FALSE(readable(reader.fd()));
+  reader.ask();
+  REQUIRE(readable(reader.fd(), 20s));
+  auto results = reader.take();
+  REQUIRE(results.size() == 1);
+  CHECK(results[0].limits == Limits{0ms, 3s});
+  CHECK(results[0].error.empty());
+  folder.write("limits", "nonsense\n");
+  reader.ask();
+  REQUIRE(readable(reader.fd(), 20s));
+  results = reader.take();
+  REQUIRE(results.size() == 1);
+  CHECK(results[0].error == path + ":1: no limit is called 'nonsense'");
+}
+
+TEST_CASE("a file saved in place or replaced is seen, its neighbour is not") {
+  const Folder folder;
+  const std::string path = folder.write("limits", "old");
+  FileWatch watch(path);
+  const auto seen = [&] { return readable(watch.fd(), 20s) && watch.take(); };
+  CHECK_FALSE(readable(watch.fd()));
+  folder.write("limits", "in place");
+  CHECK(seen());
+  folder.write("neighbour", "");
+  CHECK_FALSE(seen());
+  for (int i = 0; i < 2; ++i) {
+    folder.write("new", "replaced");
+    CHECK_FALSE(seen());
+    fs::rename(folder.file("new"), path);
+    CHECK(seen());
+  }
+  fs::remove(path);
+  CHECK_FALSE(readable(watch.fd()));
+  folder.write("limits", "there again");
+  CHECK(seen());
+}
+
+TEST_CASE("a file without a folder in its name is watched where we are") {
+  const Folder folder;
+  const fs::path before = fs::current_path();
+  fs::current_path(folder.file(""));
+  FileWatch watch("limits");
+  folder.write("limits", "");
+  REQUIRE(readable(watch.fd(), 20s));
+  CHECK(watch.take());
+  fs::current_path(before);
+  CHECK(complaint([&] { FileWatch(folder.file("none/limits")); }) ==
+        "inotify_add_watch " + folder.file("none/") +
+            ": No such file or directory");
+}
+
+TEST_CASE("a watch that has lost events says that the file may be saved") {
+  const Folder folder;
+  std::ifstream limit("/proc/sys/fs/inotify/max_queued_events");
+  int most = 0;
+  REQUIRE(bool(limit >> most));
+  REQUIRE(most <= 1'000'000);
+  FileWatch watch(folder.file("limits"));
+  // Two names in turn: equal events in a row would be one.
+  const std::array names{folder.file("a"), folder.file("b")};
+  for (int i = 0; i <= most; ++i) {
+    const auto& name = names.at(static_cast<std::size_t>(i % 2));
+    net::Fd(::open(name.c_str(), O_WRONLY | O_CREAT | O_CLOEXEC, 0600));
+  }
+  bool saved = false;
+  while (!saved && readable(watch.fd())) saved = watch.take();
+  CHECK(saved);
+}
+
+namespace {
+
+// A Discovery and somebody who asks.
+class Neighbours {
+ public:
+  Neighbours()
+      : asker_(::socket(AF_INET, SOCK_DGRAM | SOCK_CLOEXEC, 0)),
+        discovery_(net::resolve("127.0.0.1", 8080), 0) {
+    const int on = 1;
+    net::check(
+        ::setsockopt(asker_.get(), SOL_SOCKET, SO_BROADCAST, &on, sizeof on),
+        "setsockopt");
+    const std::string where = discovery_.where();
+    where_ = net::resolve(loopback_broadcast,
+                          static_cast<std::uint16_t>(
+                              std::stoi(where.substr(where.find(':') + 1))));
+  }
+
+  void send(std::string_view words) const {
+    net::check(::sendto(asker_.get(), words.data(), words.size(), 0,
+                        where_.get(), where_.length),
+               "sendto");
+  }
+
+  // Has the discovery look, and returns what was answered, a line for each.
+  std::string answers() {
+    if (readable(discovery_.fd(), 20s)) discovery_.take();
+    std::string lines;
+    std::array<char, 64> words;
+    ssize_t n = 0;
+    while ((n = ::recv(asker_.get(), words.data(), words.size(),
+                       MSG_DONTWAIT)) >= 0) {
+      lines.append(words.data(), static_cast<std::size_t>(n)) += '\n';
+    }
+    return lines;
+  }
+
+  Discovery& discovery() { return discovery_; }
+
+ private:
+  net::Fd asker_;
+  Discovery discovery_;
+  net::Address where_;
+};
+
+}  // namespace
+
+TEST_CASE("the question is answered with the port of the server") {
+  Neighbours neighbours;
+  neighbours.send(question);
+  CHECK(neighbours.answers() == "echo is at port 8080\n");
+  neighbours.send(question);
+  neighbours.send(question);
+  CHECK(neighbours.answers() == "echo is at port 8080\necho is at port 8080\n");
+}
+
+TEST_CASE("what is not the question is not answered") {
+  Neighbours neighbours;
+  const std::string all(question);
+  for (const std::string& words :
+       {std::string(), all.substr(1), all.substr(0, all.size() - 1), all + '\n',
+        all + std::string(1, '\0'), answer(8080), std::string(60'000, 'x')}) {
+    neighbours.send(words);
+  }
+  CHECK(neighbours.answers().empty());
+  CHECK_FALSE(readable(neighbours.discovery().fd()));
+  neighbours.discovery().take();  // in vain: it does not sleep
+  neighbours.send(question);
+  CHECK(neighbours.answers() == "echo is at port 8080\n");
+}
+
+TEST_CASE("an answer is shorter than its question") {
+  CHECK(answer(65535).size() < question.size());
+}
+
+TEST_CASE("only a whole answer has a port in it") {
+  CHECK(port_in(answer(8080)) == 8080);
+  CHECK(port_in("echo is at port 65535") == 65535);
+  for (const char* words :
+       {"", "echo is at port ", "echo is at port 0", "echo is at port 65536",
+        "echo is at port -1", "echo is at port 80 ", "echo is at port 80\n",
+        "Echo is at port 80", " echo is at port 80", "80"}) {
+    CAPTURE(words);
+    CHECK_FALSE(port_in(words));
+  }
+}
+
+TEST_CASE("a server on loopback is asked on loopback only, others everywhere") {
+  const Discovery near(net::resolve("127.0.0.1", 8080), 0);
+  CHECK(near.where().starts_with("127.255.255.255:"));
+  const Discovery far(net::resolve("0.0.0.0", 8080), 0);
+  CHECK(far.where().starts_with("0.0.0.0:"));
+  CHECK(complaint([] { Discovery(net::resolve("::1", 8080), 0); }) ==
+        "discovery: [::1]:8080 is not IPv4, and only IPv4 has broadcasts");
+}
+
+TEST_CASE("how a command has ended is told") {
+  for (const auto& [command, end] : {std::pair{"exit 3", "exit status 3"},
+                                     {"true", "exit status 0"},
+                                     {"kill -9 $$", "signal 9"},
+                                     {"no-such-command", "exit status 127"}}) {
+    Companion companion(command);
+    REQUIRE(readable(companion.fd(), 20s));
+    CHECK(companion.reap() == end);
+  }
+}
+
+namespace {
+
+// The process group that a command has written into a file.
+pid_t group_in(const std::string& file) {
+  pid_t group = 0;
+  testing::wait_until("the command runs",
+                      [&] { return bool(std::ifstream(file) >> group); });
+  return group;
+}
+
+bool is_gone(pid_t group) { return ::kill(-group, 0) < 0 && errno == ESRCH; }
+
+}  // namespace
+
+TEST_CASE("with the companion goes all that it has started") {
+  const Folder folder;
+  const std::string file = folder.file("group");
+  const std::string note =
+      "echo $$ > " + file + ".new && mv " + file + ".new " + file + "; ";
+  {
+    const Companion companion("trap '' TERM; sleep 1000 & " + note + "wait");
+    const pid_t group = group_in(file);
+    companion.terminate();
+    CHECK_FALSE(is_gone(group));
+  }
+  testing::wait_until("all are gone", [&] { return is_gone(group_in(file)); });
+  fs::remove(file);
+  Companion companion("sleep 1000 & " + note);
+  REQUIRE(readable(companion.fd(), 20s));
+  CHECK(companion.reap() == "exit status 0");
+  testing::wait_until("all are gone", [&] { return is_gone(group_in(file)); });
+}
+
+TEST_CASE("the companion does not inherit what we have blocked or ignored") {
+  sigset_t before;
+  REQUIRE(::pthread_sigmask(SIG_SETMASK, nullptr, &before) == 0);
+  const auto handler = ::signal(SIGPIPE, SIG_IGN);
+  {
+    const Signals signals({SIGTERM, SIGUSR1});
+    for (const int number : {SIGTERM, SIGUSR1, SIGPIPE}) {
+      Companion companion("kill -" + std::to_string(number) + " $$; exit 0");
+      REQUIRE(readable(companion.fd(), 20s));
+      CHECK(companion.reap() == "signal " + std::to_string(number));
+    }
+  }
+  ::signal(SIGPIPE, handler);
+  REQUIRE(::pthread_sigmask(SIG_SETMASK, &before, nullptr) == 0);
+}
+
+TEST_CASE("the companion has nothing to read and none of our descriptors") {
+  const Folder folder;
+  const Mailbox<int> ours;
+  const std::string number = std::to_string(ours.fd());
+  Companion companion("test ! -e /proc/$$/fd/" + number + " && cat");
+  REQUIRE(readable(companion.fd(), 20s));
+  CHECK(companion.reap() == "exit status 0");
+}
