@@ -781,7 +781,7 @@ TEST_CASE(
   const net::Fd list = list_with(signals, EPOLLIN);
   Child child([&] {
     send_self(SIGUSR1);
-    if (look(list) != "") return 1;
+    if (!look(list).empty()) return 1;
     if (ready(signals) != "IN") return 2;
     if (look(list_with(signals, EPOLLIN)) != "IN") return 3;
     return next_signal(signals).ssi_signo == SIGUSR1 ? 0 : 4;
