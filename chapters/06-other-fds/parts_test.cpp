@@ -402,10 +402,11 @@ TEST_CASE("a server on loopback is asked on loopback only, others everywhere") {
 }
 
 TEST_CASE("how a command has ended is told") {
-  for (const auto& [command, end] : {std::pair{"exit 3", "exit status 3"},
-                                     {"true", "exit status 0"},
-                                     {"kill -9 $$", "signal 9"},
-                                     {"no-such-command", "exit status 127"}}) {
+  for (const auto& [command, end] :
+       {std::pair{"exit 3", "exit status 3"},
+        {"true", "exit status 0"},
+        {"kill -9 $$", "signal 9"},
+        {"exec 2>/dev/null; no-such-command", "exit status 127"}}) {
     Companion companion(command);
     REQUIRE(readable(companion.fd(), 20s));
     CHECK(companion.reap() == end);

@@ -436,8 +436,9 @@ void Server::take_limits() {
 
 void Server::take_end_of_companion() {
   forget(companion_->fd());
-  say(STDERR_FILENO, "companion: " + companion_->reap() + '\n');
+  const std::string end = companion_->reap();
   companion_.reset();
+  if (stopped_at_ == never) say(STDERR_FILENO, "companion: " + end + '\n');
 }
 
 // The only place that tells the kernel. An interest of 0 has no entry there.
