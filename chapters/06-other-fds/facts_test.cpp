@@ -1202,6 +1202,28 @@ TEST_CASE("an inotify queue that overflows says so once") {
 
 // One list.
 
+// Closing.
+
+TEST_CASE("a close with unread input throws away what was still to be sent") {
+  for (const bool unread : {false, true}) {
+    const net::Fd listener = net::listen_on(net::resolve("127.0.0.1", 0));
+    const net::Fd client = net::connect_to(net::local_address(listener));
+    net::Fd server(net::check(
+        ::accept4(listener.get(), nullptr, nullptr, SOCK_NONBLOCK), "accept4"));
+    if (unread) REQUIRE(put(client, "never read") == 10);
+    if (unread) wait_for_input(server);
+    const std::string part(65536, 'x');
+    ssize_t sent = 0;
+    for (ssize_t n = 0; (n = put(server, part)) > 0;) sent += n;
+    server = net::Fd();
+    ssize_t received = 0;
+    ssize_t last = 0;
+    while ((last = get(client, part.size())) > 0) received += last;
+    CHECK(last == (unread ? -ECONNRESET : 0));
+    CHECK((received == sent) == !unread);
+  }
+}
+
 TEST_CASE("each entry of a list has a mode of its own") {
   const net::Fd edge = counter();
   const net::Fd level = counter();

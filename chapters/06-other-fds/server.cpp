@@ -156,6 +156,7 @@ class Server {
   void take_limits();
   void take_end_of_companion();
 
+  bool accept_some();
   void add(net::Fd fd);
   void touch(Client& client);
   bool watch(const Client& client, std::uint32_t told);
@@ -278,14 +279,17 @@ void Server::dispatch(const epoll_event& event) {
   (this->*found->second)();
 }
 
-void Server::accept_clients() {
+void Server::accept_clients() { accept_some(); }
+
+// True: there may be more in the queue.
+bool Server::accept_some() {
   for (int i = 0; i < accepts_a_round; ++i) {
     net::Fd fd(::accept4(listener_.get(), nullptr, nullptr,
                          SOCK_NONBLOCK | SOCK_CLOEXEC));
     if (fd) {
       add(std::move(fd));
     } else if (errno == EAGAIN) {
-      return;
+      return false;
     } else if (errno != EINTR && errno != ECONNABORTED) {
       // No descriptor, no memory: the queue stays; at once would spin.
       rest_until_ = Clock::now() + rest_limit;
@@ -294,6 +298,7 @@ void Server::accept_clients() {
   }
   listening_ = EPOLLET;  // told again in wait(), it is reported again
   if (!net::is_listening(listener_)) over_ = true;
+  return rest_until_ == never;
 }
 
 void Server::add(net::Fd fd) {
@@ -395,7 +400,8 @@ void Server::stop() {
     return;
   }
   // Who stands in the queue has been connected, and may have sent something.
-  for (int i = 0; i < SOMAXCONN; i += accepts_a_round) accept_clients();
+  for (int i = 0; i < SOMAXCONN && accept_some(); i += accepts_a_round) {
+  }
   stopped_at_ = Clock::now();
   forget(listener_.get());
   listener_ = net::Fd();
