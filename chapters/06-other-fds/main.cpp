@@ -60,7 +60,7 @@ int run(Arguments arguments) {
         "--discovery-port", arguments.discovery_port, 0, 65535));
   }
   settings.signals.emplace(
-      std::initializer_list{SIGINT, SIGTERM, SIGHUP, SIGUSR1, SIGPIPE});
+      std::initializer_list<int>{SIGINT, SIGTERM, SIGHUP, SIGUSR1, SIGPIPE});
   if (!settings.limits_file.empty()) {
     read_limits(settings.limits_file, settings.limits);  // or complain now
   }
