@@ -204,9 +204,9 @@ Server::Server(net::Fd listener, Settings settings)
   if (!settings_.limits_file.empty()) {
     file_.emplace(settings_.limits_file);
     call_when_ready(file_->fd(), &Server::take_saved);
-    limits_ = read_limits(settings_.limits_file, settings_.limits);
     reader_.emplace(settings_.limits_file, settings_.limits);
     call_when_ready(reader_->fd(), &Server::take_limits);
+    reader_->ask();  // after the watch, or a save in between would be missed
   }
   if (!settings_.companion.empty()) {
     companion_.emplace(settings_.companion);

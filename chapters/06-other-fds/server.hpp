@@ -13,7 +13,7 @@
 // it is off unless asked for; serve(listener) runs without.
 struct Settings {
   Limits limits;
-  std::string limits_file;  // is read again when it is saved, and at SIGHUP
+  std::string limits_file;  // read at the start, when it is saved, at SIGHUP
   std::string companion;    // a shell command that runs beside the server
   std::optional<Signals> signals;
   std::optional<Discovery> discovery;
@@ -23,6 +23,5 @@ struct Settings {
 // SIGINT and SIGTERM: no new clients; those that are there get the answers to
 // what they have sent, for limits.grace at most; a second signal: now. SIGHUP:
 // the limits file is read again. SIGUSR1: statistics on standard output. Throws
-// std::system_error if a call fails that concerns no single client, and
-// std::runtime_error if the limits file is not understood.
+// std::system_error if a call fails that concerns no single client.
 void serve(net::Fd listener, Settings settings);

@@ -147,6 +147,21 @@ net::Address ChildProcess::wait_until_listening(
   return net::resolve(host, port);
 }
 
+void ChildProcess::wait_until_complains(const std::string& words,
+                                        std::chrono::milliseconds limit) {
+  const auto deadline = Clock::now() + limit;
+  while (errors_.find(words) == std::string::npos) {
+    if (!pump(until(deadline))) {
+      throw std::runtime_error("ended with status " + std::to_string(status_) +
+                               " before it said '" + words + "': " + errors_);
+    }
+    if (Clock::now() >= deadline) {
+      throw TimedOut("no '" + words + "' within " +
+                     std::to_string(limit.count()) + " ms: " + errors_);
+    }
+  }
+}
+
 int ChildProcess::wait(std::chrono::milliseconds limit) {
   const auto deadline = Clock::now() + limit;
   while (pump(until(deadline))) {

@@ -30,6 +30,11 @@ class ChildProcess {
   net::Address wait_until_listening(
       std::chrono::milliseconds limit = std::chrono::seconds(20));
 
+  // Waits until it has said these words on standard error. Throws as above.
+  void wait_until_complains(
+      const std::string& words,
+      std::chrono::milliseconds limit = std::chrono::seconds(20));
+
   // Waits until it ends: its exit status, or 128 plus the signal that ended
   // it. Throws TimedOut.
   int wait(std::chrono::milliseconds limit = std::chrono::seconds(20));

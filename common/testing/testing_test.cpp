@@ -496,6 +496,17 @@ TEST_CASE("a child that does not say that it listens is told in time") {
         "no 'listening on' within 5 ms");
 }
 
+TEST_CASE("what a child says on standard error can be waited for") {
+  ChildProcess child({"/bin/sh", "-c", "echo one >&2; sleep 1000"});
+  child.wait_until_complains("one\n");
+  CHECK(child.errors() == "one\n");
+  CHECK_THROWS_WITH_AS(child.wait_until_complains("two", 1ms),
+                       "no 'two' within 1 ms: one\n", testing::TimedOut);
+  ChildProcess other({"/bin/sh", "-c", "exit 3"});
+  CHECK_THROWS_WITH(other.wait_until_complains("two"),
+                    "ended with status 3 before it said 'two': ");
+}
+
 TEST_CASE("at the end of the scope the whole group of a child is killed") {
   pid_t child_id = 0;
   pid_t grandchild = 0;
