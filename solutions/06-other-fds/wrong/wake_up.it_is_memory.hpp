@@ -1,0 +1,60 @@
+// Belief: a counter in the kernel goes with the object that uses it.
+// Fails: a mailbox is thrown away
+// Message: its descriptor is closed
+
+#pragma once
+
+#include <sys/eventfd.h>
+#include <unistd.h>
+
+#include <cerrno>
+#include <cstdint>
+#include <mutex>
+#include <utility>
+#include <vector>
+
+#include "common/error.hpp"
+
+template <typename T>
+class Mailbox {
+ public:
+  // For a loop to watch, level-triggered: readable when items have come that
+  // nobody has taken.
+  int fd() const { return event_; }
+
+  // From any thread. An item that joins others need not wake the loop.
+  void put(T item) {
+    bool was_empty = false;
+    {
+      const std::lock_guard lock(mutex_);
+      was_empty = items_.empty();
+      items_.push_back(std::move(item));
+    }
+    if (was_empty) ring();
+  }
+
+  // From the loop's thread: all that has come, the items of each thread in
+  // their order. May be called without a reason; it does not wait.
+  std::vector<T> take() {
+    silence();
+    std::vector<T> taken;
+    const std::lock_guard lock(mutex_);
+    taken.swap(items_);
+    return taken;
+  }
+
+ private:
+  void ring() {
+    const std::uint64_t one = 1;
+    net::check(::write(event_, &one, sizeof one), "write");
+  }
+  void silence() {
+    std::uint64_t rings = 0;
+    const ssize_t n = ::read(event_, &rings, sizeof rings);
+    if (n < 0 && errno != EAGAIN) net::throw_errno("read");
+  }
+
+  int event_{net::check(::eventfd(0, EFD_NONBLOCK | EFD_CLOEXEC), "eventfd")};
+  std::mutex mutex_;  // guards the items
+  std::vector<T> items_;
+};
