@@ -293,7 +293,7 @@ class Server {
 };
 
 struct Words {
-  const char* what;
+  std::string what;
   std::string words;
 };
 
