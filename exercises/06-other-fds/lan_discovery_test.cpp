@@ -267,7 +267,7 @@ class Server {
     asker_.say(broadcast_to(responder_), words);
     if (!readable(responder_.get(), little_patience)) return "it is deaf";
     for (int i = 0; i < 100 && readable(responder_.get(), 0ms); ++i) {
-      const std::string error = attend();
+      std::string error = attend();
       if (!error.empty()) return error;
     }
     if (readable(responder_.get(), 0ms)) return "it is left where it was";

@@ -1,5 +1,5 @@
 // Belief: the next signal is read in the next round.
-// Fails: two signals come together
+// Fails: signals come together
 // Message: signals that come together are one
 
 #pragma once
