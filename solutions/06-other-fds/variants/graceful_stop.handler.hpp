@@ -1,0 +1,148 @@
+// No signalfd: a handler writes to an eventfd, the old trick of the pipe to
+// oneself. What is written twice before it is read is read once.
+
+#pragma once
+
+#include <sys/epoll.h>
+#include <sys/eventfd.h>
+#include <sys/ioctl.h>
+#include <sys/timerfd.h>
+#include <unistd.h>
+
+#include <array>
+#include <cerrno>
+#include <chrono>
+#include <csignal>
+#include <cstdint>
+#include <utility>
+#include <vector>
+
+#include "common/error.hpp"
+#include "common/fd.hpp"
+#include "common/socket.hpp"
+#include "exercises/06-other-fds/given/lines.hpp"
+
+// The handler can reach nothing else. One server a process, therefore.
+inline volatile std::sig_atomic_t bell = -1;
+
+// Only what may be called in a handler (signal-safety(7)), and errno as it was.
+inline void ring(int) {
+  const int error = errno;
+  const std::uint64_t one = 1;
+  // Full, it is readable anyway.
+  static_cast<void>(::write(bell, &one, sizeof one) < 0);
+  errno = error;
+}
+
+inline net::Fd take_signals() {
+  net::Fd fd(net::check(::eventfd(0, EFD_NONBLOCK | EFD_CLOEXEC), "eventfd"));
+  bell = fd.get();
+  struct sigaction action {};
+  action.sa_handler = ring;
+  action.sa_flags = SA_RESTART;
+  for (const int signal : {SIGTERM, SIGINT}) {
+    net::check(::sigaction(signal, &action, nullptr), "sigaction");
+  }
+  return fd;
+}
+
+// Before the eventfd is closed: its number may be somebody else's soon.
+inline void leave_signals() {
+  for (const int signal : {SIGTERM, SIGINT}) ::signal(signal, SIG_DFL);
+}
+
+// A server of lines that answers what was asked before it leaves.
+class Server {
+ public:
+  // All descriptors are made here: when it is to stop there may be none left.
+  Server(net::Fd listener, std::chrono::milliseconds grace)
+      : listener_(std::move(listener)), grace_(grace) {
+    net::set_nonblocking(listener_);
+    for (const auto* fd : {&listener_, &signals_, &timer_}) {
+      watch(house_, EPOLL_CTL_ADD, fd->get(), EPOLLIN);
+    }
+  }
+
+  Server(const Server&) = delete;
+  Server& operator=(const Server&) = delete;
+  ~Server() { leave_signals(); }
+
+  // True: all were finished, or have left by themselves.
+  bool run() {
+    while (phase_ == Phase::Serves ||
+           (phase_ == Phase::Finishes && !house_.clients.empty())) {
+      std::array<epoll_event, 64> ready;
+      const int n = ::epoll_wait(house_.epoll.get(), ready.data(), 64, -1);
+      if (n < 0) net::rest_or_throw("epoll_wait");
+      for (int i = 0; i < n; ++i) {
+        turn(ready[static_cast<unsigned>(i)].data.fd);
+      }
+    }
+    return house_.clients.empty();
+  }
+
+ private:
+  enum class Phase { Serves, Finishes, Over };
+
+  void turn(int fd) {
+    if (fd == signals_.get()) return stop();
+    if (fd == timer_.get()) {
+      phase_ = Phase::Over;
+      return;
+    }
+    if (fd == listener_.get()) let_in(house_, listener_);
+    attend(house_, fd);
+    if (phase_ == Phase::Finishes) let_go(fd);
+  }
+
+  void stop() {
+    std::uint64_t times = 0;
+    if (::read(signals_.get(), &times, sizeof times) < 0) return;
+    if (phase_ != Phase::Serves) {
+      phase_ = Phase::Over;
+      return;
+    }
+    phase_ = Phase::Finishes;
+    set_timer();
+    // The kernel has connected those who are in the queue. With the listener
+    // it would reset them.
+    while (let_in(house_, listener_)) continue;
+    listener_ = net::Fd();
+    std::vector<int> here;
+    for (const auto& [fd, client] : house_.clients) here.push_back(fd);
+    for (const int fd : here) let_go(fd);
+  }
+
+  void set_timer() {
+    const auto s = std::chrono::floor<std::chrono::seconds>(grace_);
+    itimerspec time{};
+    time.it_value.tv_sec = s.count();
+    // 0 would not mean now, but never.
+    time.it_value.tv_nsec = std::chrono::nanoseconds(grace_ - s).count() + 1;
+    net::check(::timerfd_settime(timer_.get(), 0, &time, nullptr),
+               "timerfd_settime");
+  }
+
+  // Closes the client if it is between two requests. Bytes that nobody has
+  // read are a request too, and would make a reset of the close. (For those
+  // that come between the question and the close it still is one.)
+  void let_go(int fd) {
+    const auto found = house_.clients.find(fd);
+    if (found == house_.clients.end()) return;
+    const Client& client = found->second;
+    int unread = 0;
+    net::check(::ioctl(fd, FIONREAD, &unread), "ioctl FIONREAD");
+    if (client.input.empty() && client.output.empty() && unread == 0) {
+      house_.clients.erase(found);
+    }
+  }
+
+  net::Fd listener_;
+  std::chrono::milliseconds grace_;
+  House house_;
+  net::Fd signals_ = take_signals();
+  net::Fd timer_{
+      net::check(::timerfd_create(CLOCK_MONOTONIC, TFD_NONBLOCK | TFD_CLOEXEC),
+                 "timerfd_create")};
+  Phase phase_ = Phase::Serves;
+};
