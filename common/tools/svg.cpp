@@ -251,12 +251,13 @@ std::string draw_axes(const Plot& plot, const Scale& scale) {
 // looks in turn, and the wider ones are drawn first.
 struct Look {
   std::string_view line;
-  std::string_view dot;  // its radius
+  std::string_view dot;
 };
 constexpr std::array looks{
-    Look{"stroke-width=\"13\" stroke-opacity=\"0.3\"", "6.5"},
-    Look{"stroke-width=\"6.5\" stroke-opacity=\"0.55\"", "4.6"},
-    Look{"stroke-width=\"2.2\"", "2.6"},
+    Look{"stroke-width=\"16\" stroke-opacity=\"0.3\"",
+         "r=\"8\" fill-opacity=\"0.5\""},
+    Look{"stroke-width=\"7\" stroke-opacity=\"0.7\"", "r=\"5\""},
+    Look{"stroke-width=\"2\"", "r=\"2.4\""},
 };
 
 std::string draw_line(const Line& line, const Scale& scale, const Look& look) {
@@ -267,8 +268,8 @@ std::string draw_line(const Line& line, const Scale& scale, const Look& look) {
     const std::string x = place(scale.x(point.x));
     const std::string y = place(scale.y(point.y));
     path += (path.empty() ? "" : " ") + x + ',' + y;
-    dots += "  <circle cx=\"" + x + "\" cy=\"" + y + "\" r=\"" +
-            std::string(look.dot) + "\" fill=\"" + colour + "\"/>\n";
+    dots += "  <circle cx=\"" + x + "\" cy=\"" + y + "\" " +
+            std::string(look.dot) + " fill=\"" + colour + "\"/>\n";
   }
   return "  <polyline points=\"" + path + "\" fill=\"none\" stroke=\"" +
          colour + "\" stroke-linejoin=\"round\" stroke-linecap=\"round\" " +
