@@ -222,7 +222,8 @@ bool is_citation_right(const Page& page, const Link& link) {
   return is_case(file, link.text);
 }
 
-// The lines of a section, by the text of its heading of depth 2.
+// The lines of a section, by the text of its heading of depth 2; none of them
+// if there is no such section.
 std::pair<std::size_t, std::size_t> section(const Page& page,
                                             const std::string& name) {
   std::size_t first = 0;
@@ -231,6 +232,7 @@ std::pair<std::size_t, std::size_t> section(const Page& page,
     if (first > 0) return {first, heading.line};
     if (heading.text == name) first = heading.line;
   }
+  if (first == 0) return {1, 1};
   return {first, page.length + 1};
 }
 

@@ -6,7 +6,6 @@
 // strace attaches to a server that already serves. A call it makes fail is not
 // executed, close included: that descriptor stays open.
 
-#include <sys/mman.h>
 #include <sys/socket.h>
 #include <sys/syscall.h>
 #include <unistd.h>
@@ -14,23 +13,22 @@
 #include <algorithm>
 #include <atomic>
 #include <chrono>
-#include <csignal>
 #include <cstddef>
 #include <cstdio>
 #include <exception>
 #include <filesystem>
-#include <fstream>
 #include <functional>
 #include <iterator>
 #include <map>
 #include <mutex>
-#include <stdexcept>
 #include <string>
 #include <string_view>
 #include <thread>
 #include <utility>
 #include <vector>
 
+#include "common/author/every_descriptor.hpp"
+#include "common/author/injection.hpp"
 #include "common/author/visitor.hpp"
 #include "common/error.hpp"
 #include "common/fd.hpp"
@@ -43,19 +41,15 @@
 namespace {
 
 using namespace std::chrono_literals;
+using author::Complaint;
+using author::Fault;
+using author::Injection;
+using author::Refused;
+using author::Tally;
 using author::Visitor;
 using testing::ChildProcess;
 using Fate = Visitor::Fate;
 using Strings = std::vector<std::string>;
-
-struct Complaint : std::runtime_error {
-  using std::runtime_error::runtime_error;
-};
-
-// The system does not let strace attach: a container or a security module.
-struct Refused : std::runtime_error {
-  using std::runtime_error::runtime_error;
-};
 
 // How many visitors come in a run, so many of them one after another and the
 // others from so many threads.
@@ -75,85 +69,13 @@ constexpr std::size_t more_than_fits = 3 << 20;
 
 const std::string bytes = testing::pattern(more_than_fits + visitors * 1000);
 
-struct Fault {
-  std::string call;   // as the server's source names it, recv as "recvfrom"
-  std::string error;  // "ENOMEM"
-  std::string when;   // strace's when=: "3+3" is every third call
-};
-
-// What strace calls it; a question mark allows for architectures without it.
-std::string strace_name(const std::string& call) {
-  if (call == "select") return "?select,?pselect6";
-  if (call == "poll") return "?poll,?ppoll";
-  if (call == "epoll_wait") return "?epoll_wait,?epoll_pwait";
-  return call;
+// Its clients are told of changes only: what it leaves is not told again.
+bool hears_of_changes(const std::string& chapter) {
+  return chapter.starts_with("05") || chapter.starts_with("06");
 }
 
 bool waits(const std::string& call) {
   return call == "select" || call == "poll" || call == "epoll_wait";
-}
-
-pid_t tracer_of(pid_t process) {
-  std::ifstream status("/proc/" + std::to_string(process) + "/status");
-  std::string word;
-  while (status >> word && word != "TracerPid:") continue;
-  pid_t tracer = 0;
-  status >> tracer;
-  return tracer;
-}
-
-// strace, attached to a process for as long as this lives.
-class Injection {
- public:
-  Injection(pid_t process, const Fault& fault);
-
-  // Lets go of the process; returns how many calls were made to fail.
-  std::size_t end();
-
- private:
-  std::string log_name() const;
-
-  std::uint64_t switches_;
-  net::Fd log_;  // in memory, so that nothing is left behind
-  ChildProcess strace_;
-};
-
-Injection::Injection(pid_t process, const Fault& fault)
-    : switches_(testing::voluntary_switches(process)),
-      log_(net::check(::memfd_create("strace", MFD_CLOEXEC), "memfd_create")),
-      strace_({"strace", "-f", "-q", "-p", std::to_string(process), "-o",
-               log_name(), "-e", "trace=" + strace_name(fault.call), "-e",
-               "inject=" + strace_name(fault.call) + ":error=" + fault.error +
-                   ":when=" + fault.when}) {
-  // It stops the process once, to get hold of it.
-  testing::wait_until("strace attaches", [&] {
-    return testing::has_ended(strace_.pid()) ||
-           (tracer_of(process) != 0 &&
-            testing::voluntary_switches(process) > switches_);
-  });
-  if (testing::has_ended(strace_.pid())) {
-    strace_.wait();
-    const std::string& why = strace_.errors();
-    if (why.find("not permitted") != std::string::npos) throw Refused(why);
-    throw Complaint("strace: " + why);
-  }
-}
-
-std::string Injection::log_name() const {
-  return "/proc/" + std::to_string(::getpid()) + "/fd/" +
-         std::to_string(log_.get());
-}
-
-std::size_t Injection::end() {
-  if (!testing::has_ended(strace_.pid())) strace_.signal(SIGTERM);
-  strace_.wait();
-  std::ifstream log(log_name());
-  std::size_t injected = 0;
-  std::string line;
-  while (std::getline(log, line)) {
-    if (line.ends_with("(INJECTED)")) ++injected;
-  }
-  return injected;
 }
 
 // A server program of the course, run.
@@ -166,6 +88,7 @@ class Server {
     settle();
   }
 
+  const std::string& name() const { return name_; }
   bool is(std::string_view chapter) const { return name_.starts_with(chapter); }
   pid_t pid() const { return process_.pid(); }
   const net::Address& address() const { return address_; }
@@ -238,18 +161,6 @@ void Server::serve_and_stop() {
   stop_listening(pid());
   expect_end(0, "");
 }
-
-// What has come of the runs of one server with one call.
-struct Tally {
-  std::size_t runs = 0;
-  std::size_t faults = 0;
-  std::size_t visits = 0;
-  std::size_t whole = 0;
-  std::size_t early = 0;
-  std::size_t no_end = 0;  // got everything but the end of the stream
-  std::size_t ended = 0;   // runs in which the server ended, as it should
-  std::string lie{};       // what one false EAGAIN does
-};
 
 // One after the other, then several at the same time. Those who have sent FIN
 // stay, and so do those who are silent.
@@ -461,7 +372,7 @@ Tally false_eagain(const std::string& program, const Fault& fault) {
   });
   server.settle(100ms);
   const bool stalls = !victim.has_news();
-  if (stalls != server.is("05")) {
+  if (stalls != hears_of_changes(server.name())) {
     throw Complaint(stalls ? "the client waits for ever"
                            : "the client does not wait");
   }
@@ -483,6 +394,7 @@ Tally false_eagain(const std::string& program, const Fault& fault) {
 struct Row {
   std::string program;
   std::string call;
+  std::string label{};   // instead of the two
   std::size_t open = 0;  // runs still to come
   Tally tally{};
 };
@@ -497,12 +409,24 @@ std::string name_of(const Row& row) {
   return std::filesystem::path(row.program).filename();
 }
 
+// 25 columns.
+std::string heading_of(const Row& row) {
+  std::string text = row.label;
+  if (text.empty()) {
+    text = name_of(row);
+    text.resize(15, ' ');
+    text += row.call;
+  }
+  text.resize(25, ' ');
+  return text;
+}
+
 // The calls a chapter makes while it serves.
 Strings calls_of(const std::string& name) {
   Strings calls{"accept4", "recvfrom", "sendto", "close"};
   if (name.starts_with("02")) calls.insert(calls.begin(), "select");
   if (name.starts_with("03")) calls.insert(calls.begin(), "poll");
-  if (name.starts_with("04") || name.starts_with("05")) {
+  if (name.starts_with("04") || hears_of_changes(name)) {
     calls.insert(calls.begin(), {"epoll_wait", "epoll_ctl"});
   }
   return calls;
@@ -520,6 +444,7 @@ class Campaign {
 
  private:
   void plan(std::size_t row);
+  void plan(std::size_t row, const author::OtherCalls& calls);
   void work();
   void carry_out(const Run& run);
   void note(const Run& run, const Tally& tally);
@@ -540,6 +465,11 @@ Campaign::Campaign(const Strings& programs) {
       rows_.push_back({program, call});
       plan(rows_.size() - 1);
     }
+    if (!name.starts_with("06")) continue;
+    for (const author::OtherCalls& calls : author::other_calls()) {
+      rows_.push_back({program, calls.call, calls.label});
+      plan(rows_.size() - 1, calls);
+    }
   }
 }
 
@@ -551,7 +481,7 @@ void Campaign::plan(std::size_t row) {
   const bool may_wait = call != "close" && call != "epoll_ctl";
   // Where a change is awaited that has been, the client waits too.
   const bool lies = may_wait && !waits(call) && !name.starts_with("01");
-  if (may_wait && !(lies && name.starts_with("05"))) errors.push_back("EAGAIN");
+  if (may_wait && !(lies && hears_of_changes(name))) errors.push_back("EAGAIN");
   for (const std::string& error : errors) {
     for (const char* when : {"3+3", "50+50"}) {
       runs_.push_back({row, {call, error, when}, now_and_then});
@@ -563,6 +493,20 @@ void Campaign::plan(std::size_t row) {
     }
   }
   if (lies) runs_.push_back({row, {call, "EAGAIN", "1"}, false_eagain});
+  rows_[row].open = runs_.size() - before;
+}
+
+void Campaign::plan(std::size_t row, const author::OtherCalls& calls) {
+  const std::size_t before = runs_.size();
+  const auto add = [&](const std::string& error, const std::string& when) {
+    runs_.push_back({row,
+                     {calls.call, error, when, calls.of},
+                     author::with_every_descriptor});
+  };
+  for (const char* error : {"EINTR", "ENOMEM", "EIO"}) add(error, "1");
+  for (const char* error : {"EINTR", "ENOBUFS", "EMFILE"}) add(error, "2+2");
+  if (calls.call == "read" || calls.call == "recvfrom") add("EAGAIN", "1");
+  if (calls.call == "ioctl" || calls.call == "waitid") add("EIO", "1+");
   rows_[row].open = runs_.size() - before;
 }
 
@@ -591,9 +535,8 @@ void Campaign::carry_out(const Run& run) {
   } catch (const std::exception& error) {
     const std::lock_guard lock(mutex_);
     if (++complaints_ == enough_complaints) next_ = runs_.size();
-    std::printf("FAILED %s: %s, %s, when=%s: %s\n", name_of(row).c_str(),
-                run.fault.call.c_str(), run.fault.error.c_str(),
-                run.fault.when.c_str(), error.what());
+    std::printf("FAILED %s: %s, when=%s: %s\n", heading_of(row).c_str(),
+                run.fault.error.c_str(), run.fault.when.c_str(), error.what());
   }
   note(run, tally);
 }
@@ -611,9 +554,9 @@ void Campaign::note(const Run& run, const Tally& tally) {
   row.tally.lie += tally.lie;
   if (--row.open > 0) return;
   const auto passed = testing::Clock::now() - started_;
-  std::printf("%4lld s  %s: %s\n",
+  std::printf("%4lld s  %s\n",
               static_cast<long long>(passed / std::chrono::seconds(1)),
-              name_of(row).c_str(), row.call.c_str());
+              heading_of(row).c_str());
   std::fflush(stdout);
 }
 
@@ -623,10 +566,10 @@ void Campaign::print() const {
               "exit 1", "EAGAIN");
   for (const Row& row : rows_) {
     const Tally& tally = row.tally;
-    std::printf("%-14s %-10s %4zu %6zu %7zu %6zu %5zu %6zu %6zu %6s\n",
-                name_of(row).c_str(), row.call.c_str(), tally.runs,
-                tally.faults, tally.visits, tally.whole, tally.early,
-                tally.no_end, tally.ended, tally.lie.c_str());
+    std::printf("%s %4zu %6zu %7zu %6zu %5zu %6zu %6zu %6s\n",
+                heading_of(row).c_str(), tally.runs, tally.faults, tally.visits,
+                tally.whole, tally.early, tally.no_end, tally.ended,
+                tally.lie.c_str());
   }
   std::puts(
       "whole: got every byte. ended: before that, by the fault or, where EIO\n"

@@ -29,6 +29,7 @@ const std::string selecting = BIN "02-select";
 const std::string polling = BIN "03-poll";
 const std::string level = BIN "04-epoll-level";
 const std::string edge = BIN "05-epoll-edge";
+const std::string other_fds = BIN "06-other-fds";
 
 // A shell script that stands for a server, removed at the end of the scope.
 class Script {
@@ -138,6 +139,15 @@ TEST_CASE("with one client an echo costs three calls in 05-epoll-edge") {
   check_echo(edge, "epoll_wait", "epoll_pwait");
 }
 
+TEST_CASE("an echo costs no more calls in 06-other-fds, timed or not") {
+  const Script timed("exec " + other_fds + " --idle-timeout 60s \"$@\"\n");
+  for (const std::string& program : {other_fds, timed.path()}) {
+    CAPTURE(program);
+    check_echo(program, "epoll_wait", "epoll_pwait");
+    check_crowd(program);
+  }
+}
+
 TEST_CASE("with 50 clients one epoll_wait serves many requests in 04 and 05") {
   check_crowd(level);
   check_crowd(edge);
@@ -150,7 +160,8 @@ TEST_CASE("beside a silent client a second waits in 01 only") {
   CHECK(net::second_client(selecting).served);
   CHECK(net::second_client(polling).served);
   CHECK(net::second_client(level).served);
-  const net::SecondClient last = net::second_client(edge);
+  CHECK(net::second_client(edge).served);
+  const net::SecondClient last = net::second_client(other_fds);
   CHECK(last.served);
   CHECK((last.sleeps_in.starts_with("epoll_") || last.sleeps_in.empty()));
 }
@@ -164,7 +175,7 @@ TEST_CASE("of 1,100 clients that stay 01 serves one, 02 what a set holds") {
   CHECK(set.served <= 1020);
   CHECK(set.served >= std::min<std::size_t>(all, 1000));
   CHECK(set.waiting() == 0);
-  for (const std::string& program : {polling, level, edge}) {
+  for (const std::string& program : {polling, level, edge, other_fds}) {
     CHECK(net::served_at_once(program, all).served == all);
   }
 }
@@ -181,6 +192,7 @@ TEST_CASE("idle clients cost poll at each echo, and epoll next to nothing") {
   CHECK(more(polling) > 5);  // 60 times here, and 1.0 times with epoll
   CHECK(more(level) < 5);
   CHECK(more(edge) < 5);
+  CHECK(more(other_fds) < 5);
 }
 
 TEST_CASE("a server that cannot hold the idle clients has failed") {

@@ -33,6 +33,7 @@ constexpr std::array colours{
     Colour{"#e8f1fb", "#3b7dd8", "#2b63b3"},
     Colour{"#eaf6ec", "#3c9d58", "#2a7541"},
     Colour{"#f2ebfb", "#8250c4", "#6b3fae"},
+    Colour{"#eceff2", "#52606d", "#3e4c59"},
 };
 
 const Colour& colour_of(const Line& line) {
@@ -246,24 +247,33 @@ std::string draw_axes(const Plot& plot, const Scale& scale) {
                        rounded(plot_bottom) + 46, "muted middle", plot.x_name);
 }
 
-// Of two neighbours that lie on each other both are seen: the first is drawn
-// wide and pale.
-std::string draw_line(const Line& line, const Scale& scale, bool wide) {
+// Of three neighbours that lie on each other all are seen: they have these
+// looks in turn, and the wider ones are drawn first.
+struct Look {
+  std::string_view line;
+  std::string_view dot;
+};
+constexpr std::array looks{
+    Look{"stroke-width=\"16\" stroke-opacity=\"0.3\"",
+         "r=\"8\" fill-opacity=\"0.5\""},
+    Look{"stroke-width=\"7\" stroke-opacity=\"0.7\"", "r=\"5\""},
+    Look{"stroke-width=\"2\"", "r=\"2.4\""},
+};
+
+std::string draw_line(const Line& line, const Scale& scale, const Look& look) {
   const std::string colour(colour_of(line).stroke);
-  const std::string look = wide ? "stroke-width=\"7\" stroke-opacity=\"0.45\""
-                                : "stroke-width=\"2.2\"";
   std::string path;
   std::string dots;
   for (const Point& point : line.points) {
     const std::string x = place(scale.x(point.x));
     const std::string y = place(scale.y(point.y));
     path += (path.empty() ? "" : " ") + x + ',' + y;
-    dots += "  <circle cx=\"" + x + "\" cy=\"" + y + "\" r=\"" +
-            (wide ? "5" : "3.2") + "\" fill=\"" + colour + "\"/>\n";
+    dots += "  <circle cx=\"" + x + "\" cy=\"" + y + "\" " +
+            std::string(look.dot) + " fill=\"" + colour + "\"/>\n";
   }
   return "  <polyline points=\"" + path + "\" fill=\"none\" stroke=\"" +
          colour + "\" stroke-linejoin=\"round\" stroke-linecap=\"round\" " +
-         look + "/>\n" + dots;
+         std::string(look.line) + "/>\n" + dots;
 }
 
 // The names of the lines that go on to the right end stand there, in the
@@ -289,8 +299,10 @@ void move_apart(std::vector<Label>& labels) {
         i == labels.size() ? plot_bottom + label_pitch : labels[i].y;
     labels[i - 1].y = std::min(labels[i - 1].y, below - label_pitch);
   }
-  for (std::size_t i = 1; i < labels.size(); ++i) {
-    labels[i].y = std::max(labels[i].y, labels[i - 1].y + label_pitch);
+  double above = plot_top - label_pitch;
+  for (Label& label : labels) {
+    label.y = std::max(label.y, above + label_pitch);
+    above = label.y;
   }
 }
 
@@ -349,8 +361,10 @@ std::string draw(const Chart& chart) {
 std::string draw(const Plot& plot) {
   const Scale scale = scale_of(all_points(plot));
   std::string body = draw_axes(plot, scale);
-  for (std::size_t i = 0; i < plot.lines.size(); ++i) {
-    body += draw_line(plot.lines[i], scale, i % 2 == 0);
+  for (std::size_t look = 0; look < looks.size(); ++look) {
+    for (std::size_t i = look; i < plot.lines.size(); i += looks.size()) {
+      body += draw_line(plot.lines[i], scale, looks[look]);
+    }
   }
   body += draw_names(plot, scale);
   int y = rounded(plot_bottom) + 80;

@@ -14,6 +14,7 @@
 #include <fstream>
 #include <functional>
 #include <optional>
+#include <set>
 #include <sstream>
 #include <string>
 #include <string_view>
@@ -204,7 +205,7 @@ net::TourRow idle_row(const std::string& chapter,
   return row;
 }
 
-// Figures as they are: two lines that lie on each other, and two below.
+// Figures as they are: two lines that lie on each other, and three below.
 std::vector<net::TourRow> idle_rows() {
   return {idle_row("01-blocking", {}),
           idle_row("02-select", {{0, 3000}, {10, 4600}, {1000, 200e3}}),
@@ -213,7 +214,9 @@ std::vector<net::TourRow> idle_rows() {
           idle_row("04-epoll-level",
                    {{0, 2900}, {10, 2900}, {1000, 2950}, {9000, 3100}}),
           idle_row("05-epoll-edge",
-                   {{0, 2800}, {10, 2800}, {1000, 2800}, {9000, 2900}})};
+                   {{0, 2800}, {10, 2800}, {1000, 2800}, {9000, 2900}}),
+          idle_row("06-other-fds",
+                   {{0, 3000}, {10, 3000}, {1000, 3100}, {9000, 3300}})};
 }
 
 std::string without_escapes(std::string text) {
@@ -338,11 +341,11 @@ TEST_CASE("the picture of idle clients names its axes and every line") {
         ">clients that are idle<", "CPU of the server in microseconds",
         ">02-select: 200 us<", ">03-poll: 3,960 us<",
         ">04-epoll-level: 3.1 us<", ">05-epoll-edge: 2.9 us<",
-        "idle clients: 01-blocking."}) {
+        ">06-other-fds: 3.3 us<", "idle clients: 01-blocking."}) {
     CHECK_MESSAGE(svg.find(text) != std::string::npos, text);
   }
-  CHECK(count_of(svg, "<polyline ") == 4);
-  CHECK(count_of(svg, "<circle ") == 15);
+  CHECK(count_of(svg, "<polyline ") == 5);
+  CHECK(count_of(svg, "<circle ") == 19);
 }
 
 TEST_CASE("every point of the picture lies within its frame, in order") {
@@ -352,7 +355,7 @@ TEST_CASE("every point of the picture lies within its frame, in order") {
   const auto x = numbers(svg, "circle", "cx");
   const auto y = numbers(svg, "circle", "cy");
   const auto across = numbers(svg, "line", "y1");
-  REQUIRE(x.size() == 15);
+  REQUIRE(x.size() == 19);
   for (std::size_t i = 0; i < x.size(); ++i) {
     CHECK(x[i] >= numbers(svg, "line", "x1").front());
     CHECK(x[i] <= 570);  // from there on stand the names
@@ -362,7 +365,23 @@ TEST_CASE("every point of the picture lies within its frame, in order") {
   CHECK(std::is_sorted(x.begin(), x.begin() + 3));
   CHECK(y[0] > y[1]);  // a greater cost stands higher
   CHECK(y[1] > y[2]);
-  CHECK(y[6] < y[2]);
+  const auto highest = std::min_element(y.begin(), y.end());
+  CHECK(x[static_cast<std::size_t>(highest - y.begin())] == x.back());
+  CHECK(*highest < y[2]);
+}
+
+TEST_CASE("no two chapters have the same colour") {
+  std::vector<net::TourRow> rows;
+  for (const std::string_view chapter : chapters) {
+    rows.push_back(idle_row(std::string(chapter), {{0, 1000}, {10, 2000}}));
+  }
+  std::set<std::string> colours;
+  for (const std::string& line : lines(net::idle_picture(rows, {}))) {
+    if (line.find("<polyline ") == std::string::npos) continue;
+    const std::size_t at = line.find("stroke=\"");
+    colours.insert(line.substr(at, line.find(' ', at) - at));
+  }
+  CHECK(colours.size() == chapters.size());
 }
 
 TEST_CASE("names of lines that meet stand apart, and all on the page") {
@@ -377,7 +396,7 @@ TEST_CASE("names of lines that meet stand apart, and all on the page") {
       if (line.find("class=\"value\"") == std::string::npos) continue;
       names.push_back(numbers(line, "text", "y").at(0));
     }
-    REQUIRE(names.size() == 3);
+    REQUIRE(names.size() == 4);
     for (std::size_t i = 1; i < names.size(); ++i) {
       CHECK(names[i] - names[i - 1] >= 16);
     }
