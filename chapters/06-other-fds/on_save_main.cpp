@@ -16,7 +16,8 @@ int main(int argc, char** argv) {
                std::chrono::milliseconds(0), std::chrono::hours(24), timeout);
   return net::run_program(
       argc, argv, options, [&](const std::vector<std::string>& arguments) {
-        if (arguments.size() < 2) throw net::UsageError("no COMMAND and FILE");
+        if (arguments.empty()) throw net::UsageError("no command");
+        if (arguments.size() == 1) throw net::UsageError("no file to watch");
         net::OnSave loop(arguments[0], {arguments.begin() + 1, arguments.end()},
                          timeout);
         return 128 + loop.run();
