@@ -1,24 +1,46 @@
 #pragma once
 
+#include <sys/inotify.h>
+
+#include <cstddef>
+#include <filesystem>
+#include <map>
+#include <set>
 #include <string>
+#include <vector>
 
 #include "common/fd.hpp"
 
-// Tells when a file has been saved. Watched is its folder: editors write a new
-// file and put it in the place of the old one, and a watch on the old one would
-// stay with what nobody can open any more.
+// Tells when one of some files is saved: closed by somebody who could write
+// it, or put in its place by a rename or a link. The file need not exist, its
+// folder must. A symbolic link stands for itself and for all it leads to.
 class FileWatch {
  public:
-  // Throws std::system_error.
-  explicit FileWatch(const std::string& path);
+  // Throws net::UsageError for what is a folder or names no file, and
+  // std::system_error.
+  explicit FileWatch(const std::vector<std::string>& files);
 
-  // Readable when something was written in the folder.
-  int fd() const { return fd_.get(); }
+  std::size_t size() const { return files_.size(); }
 
-  // Reads what was reported. True: the file may have been saved.
+  // Readable when something was done in one of the folders.
+  int fd() const { return inotify_.get(); }
+
+  // Call it when fd() is readable. True: one of the files was saved, or may
+  // have been. Throws std::runtime_error if a folder is no longer there.
   bool take();
 
  private:
-  std::string name_;  // in its folder
-  net::Fd fd_;
+  struct Folder {
+    std::filesystem::path path;
+    std::set<std::string> names;  // of the files in it
+  };
+
+  bool concerns(const inotify_event& event) const;
+  void find_folders();
+  void follow(std::filesystem::path file);
+  int watch(const std::filesystem::path& folder);
+
+  std::set<std::filesystem::path> files_;
+  net::Fd inotify_;
+  std::map<int, Folder> folders_;  // by watch; one for each, however named
 };

@@ -18,8 +18,8 @@ int main(int argc, char** argv) {
       argc, argv, options, [&](const std::vector<std::string>& arguments) {
         if (arguments.empty()) throw net::UsageError("no command");
         if (arguments.size() == 1) throw net::UsageError("no file to watch");
-        net::OnSave loop(arguments[0], {arguments.begin() + 1, arguments.end()},
-                         timeout);
+        OnSave loop(arguments[0], {arguments.begin() + 1, arguments.end()},
+                    timeout);
         return 128 + loop.run();
       });
 }

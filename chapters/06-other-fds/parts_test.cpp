@@ -20,7 +20,7 @@
 #include <utility>
 #include <vector>
 
-#include "chapters/06-other-fds/companion.hpp"
+#include "chapters/06-other-fds/command.hpp"
 #include "chapters/06-other-fds/discovery.hpp"
 #include "chapters/06-other-fds/file_watch.hpp"
 #include "chapters/06-other-fds/limits.hpp"
@@ -30,40 +30,20 @@
 #include "common/error.hpp"
 #include "common/socket.hpp"
 #include "common/testing/process.hpp"
+#include "common/testing/temporary_folder.hpp"
 
 namespace {
 
 namespace fs = std::filesystem;
 using namespace std::chrono_literals;
 using std::chrono::milliseconds;
+using testing::TemporaryFolder;
 
 bool readable(int fd, milliseconds limit = 0ms) {
   pollfd entry{fd, POLLIN, 0};
   return net::check(::poll(&entry, 1, static_cast<int>(limit.count())),
                     "poll") == 1;
 }
-
-// A folder that is gone with the test case.
-class Folder {
- public:
-  Folder() {
-    std::string pattern = fs::temp_directory_path() / "parts.XXXXXX";
-    if (::mkdtemp(pattern.data()) == nullptr) net::throw_errno("mkdtemp");
-    path_ = pattern;
-  }
-  Folder(const Folder&) = delete;
-  Folder& operator=(const Folder&) = delete;
-  ~Folder() { fs::remove_all(path_); }
-
-  std::string file(const std::string& name) const { return path_ / name; }
-  std::string write(const std::string& name, const std::string& text) const {
-    std::ofstream(path_ / name) << text;
-    return file(name);
-  }
-
- private:
-  fs::path path_;
-};
 
 std::string complaint(const std::function<void()>& action) {
   try {
@@ -192,7 +172,7 @@ TEST_CASE("signals are read one after the other") {
 }
 
 TEST_CASE("a limits file is read over what holds without it") {
-  const Folder folder;
+  const TemporaryFolder folder;
   const Limits base{7s, 9s};
   CHECK(read_limits(folder.write("empty", ""), base) == base);
   CHECK(read_limits(folder.write("grace", "grace 250ms"), base) ==
@@ -204,7 +184,7 @@ TEST_CASE("a limits file is read over what holds without it") {
 }
 
 TEST_CASE("a limits file that cannot be meant is refused with its line") {
-  const Folder folder;
+  const TemporaryFolder folder;
   const auto wrong = [&](const std::string& text) {
     const std::string path = folder.write("limits", text);
     std::string words = complaint([&] { read_limits(path, {}); });
@@ -221,7 +201,7 @@ TEST_CASE("a limits file that cannot be meant is refused with its line") {
 }
 
 TEST_CASE("what is no regular file is no limits file, and nobody waits") {
-  const Folder folder;
+  const TemporaryFolder folder;
   const std::string fifo = folder.file("fifo");
   REQUIRE(::mkfifo(fifo.c_str(), 0600) == 0);
   CHECK(complaint([&] { read_limits(fifo, {}); }) ==
@@ -233,7 +213,7 @@ TEST_CASE("what is no regular file is no limits file, and nobody waits") {
 }
 
 TEST_CASE("the reader hands back what another thread has read") {
-  const Folder folder;
+  const TemporaryFolder folder;
   const std::string path = folder.write("limits", "grace 3s\n");
   LimitsReader reader(path, {});
   CHECK_FALSE(readable(reader.fd()));
@@ -252,9 +232,9 @@ TEST_CASE("the reader hands back what another thread has read") {
 }
 
 TEST_CASE("a file saved in place or replaced is seen, its neighbour is not") {
-  const Folder folder;
+  const TemporaryFolder folder;
   const std::string path = folder.write("limits", "old");
-  FileWatch watch(path);
+  FileWatch watch({path});
   const auto seen = [&] { return readable(watch.fd(), 20s) && watch.take(); };
   CHECK_FALSE(readable(watch.fd()));
   folder.write("limits", "in place");
@@ -274,26 +254,26 @@ TEST_CASE("a file saved in place or replaced is seen, its neighbour is not") {
 }
 
 TEST_CASE("a file without a folder in its name is watched where we are") {
-  const Folder folder;
+  const TemporaryFolder folder;
   const fs::path before = fs::current_path();
   fs::current_path(folder.file(""));
-  FileWatch watch("limits");
+  FileWatch watch({"limits"});
   folder.write("limits", "");
   REQUIRE(readable(watch.fd(), 20s));
   CHECK(watch.take());
   fs::current_path(before);
-  CHECK(complaint([&] { FileWatch(folder.file("none/limits")); }) ==
-        "inotify_add_watch " + folder.file("none/") +
+  CHECK(complaint([&] { FileWatch({folder.file("none/limits")}); }) ==
+        "inotify_add_watch " + folder.file("none") +
             ": No such file or directory");
 }
 
 TEST_CASE("a watch that has lost events says that the file may be saved") {
-  const Folder folder;
+  const TemporaryFolder folder;
   std::ifstream limit("/proc/sys/fs/inotify/max_queued_events");
   int most = 0;
   REQUIRE(bool(limit >> most));
   REQUIRE(most <= 1'000'000);
-  FileWatch watch(folder.file("limits"));
+  FileWatch watch({folder.file("limits")});
   // Two names in turn: equal events in a row would be one.
   const std::array names{folder.file("a"), folder.file("b")};
   for (int i = 0; i <= most; ++i) {
@@ -401,19 +381,31 @@ TEST_CASE("a server on loopback is asked on loopback only, others everywhere") {
         "discovery: [::1]:8080 is not IPv4, and only IPv4 has broadcasts");
 }
 
-TEST_CASE("how a command has ended is told") {
-  for (const auto& [command, end] :
-       {std::pair{"exit 3", "exit status 3"},
-        {"true", "exit status 0"},
-        {"kill -9 $$", "signal 9"},
-        {"exec 2>/dev/null; no-such-command", "exit status 127"}}) {
-    Companion companion(command);
-    REQUIRE(readable(companion.fd(), 20s));
-    CHECK(companion.reap() == end);
-  }
+TEST_CASE("a folder that goes away is told") {
+  const TemporaryFolder folder;
+  fs::create_directory(folder.file("inner"));
+  FileWatch watch({folder.file("inner/limits")});
+  fs::remove(folder.file("inner"));
+  REQUIRE(readable(watch.fd(), 20s));
+  CHECK(complaint([&] { watch.take(); }) ==
+        "the folder " + folder.file("inner") + " is no longer there");
 }
 
 namespace {
+
+sigset_t no_signal() {
+  sigset_t none;
+  ::sigemptyset(&none);
+  return none;
+}
+
+// Runs it to its end, which is told.
+std::string run(const std::string& text) {
+  Command command;
+  command.start(text, no_signal());
+  REQUIRE(readable(command.fd(), 20s));
+  return text_of(command.reap());
+}
 
 // The process group that a command has written into a file.
 pid_t group_in(const std::string& file) {
@@ -427,46 +419,65 @@ bool is_gone(pid_t group) { return ::kill(-group, 0) < 0 && errno == ESRCH; }
 
 }  // namespace
 
-TEST_CASE("with the companion goes all that it has started") {
-  const Folder folder;
+TEST_CASE("how a command has ended is told") {
+  CHECK(run("exit 3") == "exit status 3");
+  CHECK(run("true") == "exit status 0");
+  CHECK(run("kill -9 $$") == "killed by SIGKILL");
+  CHECK(run("kill -40 $$") == "killed by signal 40");
+  CHECK(run("exec 2>/dev/null; no-such-command") == "exit status 127");
+}
+
+TEST_CASE("with a command goes all that it has started") {
+  const TemporaryFolder folder;
   const std::string file = folder.file("group");
   const std::string note =
       "echo $$ > " + file + ".new && mv " + file + ".new " + file + "; ";
   {
-    const Companion companion("trap '' TERM; sleep 1000 & " + note + "wait");
+    Command command;
+    command.start("trap '' TERM; sleep 1000 & " + note + "wait", no_signal());
     const pid_t group = group_in(file);
-    companion.terminate();
+    command.signal(SIGTERM);
     CHECK_FALSE(is_gone(group));
   }
   testing::wait_until("all are gone", [&] { return is_gone(group_in(file)); });
   fs::remove(file);
-  Companion companion("sleep 1000 & " + note);
-  REQUIRE(readable(companion.fd(), 20s));
-  CHECK(companion.reap() == "exit status 0");
+  CHECK(run("sleep 1000 & " + note) == "exit status 0");
   testing::wait_until("all are gone", [&] { return is_gone(group_in(file)); });
 }
 
-TEST_CASE("the companion does not inherit what we have blocked or ignored") {
+TEST_CASE("a command is not deaf to the signals that we have blocked") {
   sigset_t before;
   REQUIRE(::pthread_sigmask(SIG_SETMASK, nullptr, &before) == 0);
-  const auto handler = ::signal(SIGPIPE, SIG_IGN);
   {
     const Signals signals({SIGTERM, SIGUSR1});
-    for (const int number : {SIGTERM, SIGUSR1, SIGPIPE}) {
-      Companion companion("kill -" + std::to_string(number) + " $$; exit 0");
-      REQUIRE(readable(companion.fd(), 20s));
-      CHECK(companion.reap() == "signal " + std::to_string(number));
+    for (const char* name : {"TERM", "USR1"}) {
+      Command command;
+      command.start("kill -" + std::string(name) + " $$; exit 0",
+                    signals.original());
+      REQUIRE(readable(command.fd(), 20s));
+      CHECK(text_of(command.reap()) == "killed by SIG" + std::string(name));
     }
   }
-  ::signal(SIGPIPE, handler);
   REQUIRE(::pthread_sigmask(SIG_SETMASK, &before, nullptr) == 0);
 }
 
-TEST_CASE("the companion has nothing to read and none of our descriptors") {
-  const Folder folder;
+TEST_CASE("a signal that was ignored stays ignored") {
+  sigset_t before;
+  REQUIRE(::pthread_sigmask(SIG_SETMASK, nullptr, &before) == 0);
+  const auto handler = ::signal(SIGHUP, SIG_IGN);
+  {
+    Signals signals({SIGHUP, SIGUSR1});
+    ::raise(SIGHUP);
+    ::raise(SIGUSR1);
+    CHECK(signals.take() == SIGUSR1);
+    CHECK(signals.take() == 0);
+  }
+  ::signal(SIGHUP, handler);
+  REQUIRE(::pthread_sigmask(SIG_SETMASK, &before, nullptr) == 0);
+}
+
+TEST_CASE("a command has nothing to read and none of our descriptors") {
   const Mailbox<int> ours;
   const std::string number = std::to_string(ours.fd());
-  Companion companion("test ! -e /proc/$$/fd/" + number + " && cat");
-  REQUIRE(readable(companion.fd(), 20s));
-  CHECK(companion.reap() == "exit status 0");
+  CHECK(run("test ! -e /proc/$$/fd/" + number + " && cat") == "exit status 0");
 }

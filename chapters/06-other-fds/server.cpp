@@ -18,6 +18,7 @@
 #include <chrono>
 #include <csignal>
 #include <cstdint>
+#include <exception>
 #include <list>
 #include <map>
 #include <optional>
@@ -25,7 +26,7 @@
 #include <utility>
 #include <vector>
 
-#include "chapters/06-other-fds/companion.hpp"
+#include "chapters/06-other-fds/command.hpp"
 #include "chapters/06-other-fds/discovery.hpp"
 #include "chapters/06-other-fds/file_watch.hpp"
 #include "chapters/06-other-fds/limits.hpp"
@@ -138,6 +139,7 @@ class Server {
  private:
   using Handler = void (Server::*)();
 
+  sigset_t original_mask() const;
   void call_when_ready(int fd, Handler handler);
   void forget(int fd);
   bool is_over() const;
@@ -172,7 +174,7 @@ class Server {
   Timer timer_;
   std::optional<FileWatch> file_;
   std::optional<LimitsReader> reader_;
-  std::optional<Companion> companion_;
+  Command companion_;
   std::map<int, Handler> handlers_;       // of all but the clients
   Clock::time_point rest_until_ = never;  // the listener is not watched
   Clock::time_point stopped_at_ = never;  // by the first signal
@@ -202,16 +204,23 @@ Server::Server(net::Fd listener, Settings settings)
     call_when_ready(settings_.discovery->fd(), &Server::take_questions);
   }
   if (!settings_.limits_file.empty()) {
-    file_.emplace(settings_.limits_file);
+    file_.emplace(std::vector{settings_.limits_file});
     call_when_ready(file_->fd(), &Server::take_saved);
     reader_.emplace(settings_.limits_file, settings_.limits);
     call_when_ready(reader_->fd(), &Server::take_limits);
     reader_->ask();  // after the watch, or a save in between would be missed
   }
   if (!settings_.companion.empty()) {
-    companion_.emplace(settings_.companion);
-    call_when_ready(companion_->fd(), &Server::take_end_of_companion);
+    companion_.start(settings_.companion, original_mask());
+    call_when_ready(companion_.fd(), &Server::take_end_of_companion);
   }
+}
+
+// A program that is executed inherits the mask, and would be deaf with ours.
+sigset_t Server::original_mask() const {
+  sigset_t mask;
+  ::sigprocmask(SIG_BLOCK, nullptr, &mask);
+  return settings_.signals ? settings_.signals->original() : mask;
 }
 
 // Level-triggered: what a handler leaves is reported again.
@@ -233,7 +242,8 @@ void Server::run() {
 }
 
 bool Server::is_over() const {
-  return over_ || (stopped_at_ != never && clients_.empty() && !companion_);
+  return over_ ||
+         (stopped_at_ != never && clients_.empty() && !companion_.running());
 }
 
 // The only place where the thread sleeps. Returns the descriptors on which a
@@ -409,7 +419,7 @@ void Server::stop() {
     forget(settings_.discovery->fd());
     settings_.discovery.reset();
   }
-  if (companion_) companion_->terminate();
+  if (companion_.running()) companion_.signal(SIGTERM);
 }
 
 void Server::print_statistics() const {
@@ -424,7 +434,13 @@ void Server::print_statistics() const {
 void Server::take_questions() { settings_.discovery->take(); }
 
 void Server::take_saved() {
-  if (file_->take()) reader_->ask();
+  try {
+    if (file_->take()) reader_->ask();
+  } catch (const std::exception& error) {
+    // Clients do not depend on it, and SIGHUP still works.
+    say(STDERR_FILENO, "limits stay: " + std::string(error.what()) + '\n');
+    forget(file_->fd());
+  }
 }
 
 void Server::take_limits() {
@@ -441,10 +457,11 @@ void Server::take_limits() {
 }
 
 void Server::take_end_of_companion() {
-  forget(companion_->fd());
-  const std::string end = companion_->reap();
-  companion_.reset();
-  if (stopped_at_ == never) say(STDERR_FILENO, "companion: " + end + '\n');
+  forget(companion_.fd());
+  const siginfo_t end = companion_.reap();
+  if (stopped_at_ == never) {
+    say(STDERR_FILENO, "companion: " + text_of(end) + '\n');
+  }
 }
 
 // The only place that tells the kernel. An interest of 0 has no entry there.

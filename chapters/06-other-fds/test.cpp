@@ -32,6 +32,7 @@
 #include "common/testing/running_server.hpp"
 #include "common/testing/sanitizer.hpp"
 #include "common/testing/shrink.hpp"
+#include "common/testing/temporary_folder.hpp"
 
 // A copy of the server with one statement changed (CMakeLists.txt): it lets an
 // event of any generation through.
@@ -47,6 +48,7 @@ using testing::Clock;
 using testing::count;
 using testing::RecordedServer;
 using testing::RunningServer;
+using testing::TemporaryFolder;
 using Calls = std::vector<std::string>;
 
 constexpr milliseconds short_time{300};
@@ -306,26 +308,6 @@ bool pump_once(std::vector<Pump>& pumps, std::string_view all, bool sending) {
 // What is left of a process group.
 bool is_gone(pid_t group) { return ::kill(-group, 0) < 0 && errno == ESRCH; }
 
-class Folder {
- public:
-  Folder() {
-    std::string pattern = fs::temp_directory_path() / "server.XXXXXX";
-    if (::mkdtemp(pattern.data()) == nullptr) net::throw_errno("mkdtemp");
-    path_ = pattern;
-  }
-  Folder(const Folder&) = delete;
-  Folder& operator=(const Folder&) = delete;
-  ~Folder() { fs::remove_all(path_); }
-
-  std::string file(const std::string& name) const { return path_ / name; }
-  void write(const std::string& name, const std::string& text) const {
-    std::ofstream(path_ / name) << text;
-  }
-
- private:
-  fs::path path_;
-};
-
 // The beginning of a companion's command: its group is in the file then.
 std::string notes_its_group(const std::string& file) {
   return "echo $$ > " + file + ".new && mv " + file + ".new " + file + "; ";
@@ -339,7 +321,7 @@ pid_t group_in(const std::string& file) {
 }
 
 void stop_under_load(const std::string& all) {
-  const Folder folder;
+  const TemporaryFolder folder;
   const std::string file = folder.file("group");
   constexpr milliseconds grace = 20s;
   RunningServer server(
@@ -558,7 +540,7 @@ TEST_CASE("statistics that nobody reads keep nobody waiting") {
 }
 
 TEST_CASE("limits that are saved hold at once, in place or replaced") {
-  const Folder folder;
+  const TemporaryFolder folder;
   folder.write("limits", "grace 7s\n");
   Program program({"--limits", folder.file("limits")});
   program.process().wait_until_complains("limits: idle-timeout 0, grace 7s\n");
@@ -578,7 +560,7 @@ TEST_CASE("limits that are saved hold at once, in place or replaced") {
 }
 
 TEST_CASE("limits that are not understood change nothing") {
-  const Folder folder;
+  const TemporaryFolder folder;
   const std::string path = folder.file("limits");
   folder.write("limits", "idle-timeout 1ms\n");
   Program program({"--limits", path});
@@ -592,18 +574,33 @@ TEST_CASE("limits that are not understood change nothing") {
 }
 
 TEST_CASE("SIGHUP has the limits read again") {
-  const Folder folder;
-  const Folder elsewhere;
-  elsewhere.write("limits", "idle-timeout 0\n");
-  // The folder of the link is watched, and nothing is saved there.
-  fs::create_symlink(elsewhere.file("limits"), folder.file("limits"));
+  const TemporaryFolder folder;
+  folder.write("limits", "idle-timeout 0\n");
   Program program({"--limits", folder.file("limits")});
+  program.process().wait_until_complains("limits: idle-timeout 0");
   Client client(program.address());
   CHECK(client.echo("hello") == "hello");
-  elsewhere.write("limits", "idle-timeout 1ms\n");
+  // As long as it is open for writing it is not saved.
+  std::ofstream file(folder.file("limits"));
+  file << "idle-timeout 1ms\n" << std::flush;
   CHECK(client.echo("hello") == "hello");
   program.process().signal(SIGHUP);
   CHECK(client.ended());
+  CHECK(program.stop() == 0);
+}
+
+TEST_CASE("a folder that goes away ends nobody") {
+  const TemporaryFolder folder;
+  fs::create_directory(folder.file("inner"));
+  folder.write("inner/limits", "grace 7s\n");
+  Program program({"--limits", folder.file("inner/limits")});
+  program.process().wait_until_complains("limits: idle-timeout 0, grace 7s\n");
+  fs::remove_all(folder.file("inner"));
+  program.process().wait_until_complains("limits stay: the folder " +
+                                         folder.file("inner") +
+                                         " is no longer there\n");
+  Client client(program.address());
+  CHECK(client.echo("hello") == "hello");
   CHECK(program.stop() == 0);
 }
 
@@ -616,7 +613,7 @@ TEST_CASE("SIGHUP without a limits file changes nothing") {
 }
 
 TEST_CASE("the end of the companion is told, and the server goes on") {
-  const Folder folder;
+  const TemporaryFolder folder;
   const std::string file = folder.file("group");
   Program program({"--companion", notes_its_group(file) + "exit 3"});
   const pid_t companion = group_in(file);
@@ -628,7 +625,7 @@ TEST_CASE("the end of the companion is told, and the server goes on") {
 }
 
 TEST_CASE("a companion that does not end is killed when the grace is over") {
-  const Folder folder;
+  const TemporaryFolder folder;
   const std::string file = folder.file("group");
   Program program(
       {"--grace", "100ms", "--companion",
