@@ -234,6 +234,10 @@ class Talkers {
       threads_.emplace_back([this] { talk(); });
     }
   }
+  Talkers(const Talkers&) = delete;
+  Talkers& operator=(const Talkers&) = delete;
+  ~Talkers() { over_ = true; }
+
   void end(Tally& tally);
 
  private:
@@ -243,7 +247,7 @@ class Talkers {
   std::atomic<bool> over_{false};
   std::mutex mutex_;
   std::vector<Fate> fates_;
-  std::list<std::jthread> threads_;
+  std::list<std::jthread> threads_;  // last: they use the others
 };
 
 void Talkers::talk() {

@@ -537,6 +537,7 @@ void Campaign::carry_out(const Run& run) {
     if (++complaints_ == enough_complaints) next_ = runs_.size();
     std::printf("FAILED %s: %s, when=%s: %s\n", heading_of(row).c_str(),
                 run.fault.error.c_str(), run.fault.when.c_str(), error.what());
+    std::fflush(stdout);
   }
   note(run, tally);
 }
