@@ -18,7 +18,7 @@ Command::~Command() {
   ::waitid(P_PID, static_cast<id_t>(leader_), nullptr, WEXITED);
 }
 
-void Command::start(const std::string& text, const sigset_t& mask) {
+void Command::start(const std::string& text, const sigset_t* mask) {
   // An ignored SIGCHLD is inherited, and then the kernel reaps our children
   // before we can ask how they ended.
   ::signal(SIGCHLD, SIG_DFL);
@@ -26,10 +26,11 @@ void Command::start(const std::string& text, const sigset_t& mask) {
   std::array<const char*, 5> words{"sh", "-c", "--", text.c_str(), nullptr};
   posix_spawnattr_t how;
   ::posix_spawnattr_init(&how);
-  ::posix_spawnattr_setflags(&how,
-                             POSIX_SPAWN_SETPGROUP | POSIX_SPAWN_SETSIGMASK);
+  const int masked = mask != nullptr ? POSIX_SPAWN_SETSIGMASK : 0;
+  ::posix_spawnattr_setflags(
+      &how, static_cast<short>(POSIX_SPAWN_SETPGROUP | masked));
   ::posix_spawnattr_setpgroup(&how, 0);
-  ::posix_spawnattr_setsigmask(&how, &mask);
+  if (mask != nullptr) ::posix_spawnattr_setsigmask(&how, mask);
   posix_spawn_file_actions_t files;
   ::posix_spawn_file_actions_init(&files);
   // A group in the background that reads the terminal is stopped (SIGTTIN).

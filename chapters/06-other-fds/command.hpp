@@ -17,9 +17,9 @@ class Command {
   Command& operator=(const Command&) = delete;
   ~Command();
 
-  // Starts it, with this signal mask, and standard input empty. Throws
-  // std::system_error.
-  void start(const std::string& text, const sigset_t& mask);
+  // Starts it, with this signal mask or with ours, and standard input empty.
+  // Throws std::system_error.
+  void start(const std::string& text, const sigset_t* mask = nullptr);
 
   bool running() const { return leader_ > 0; }
 

@@ -121,7 +121,7 @@ void OnSave::start() {
   again_ = false;  // a save from here on is for the next run
   late_ = false;
   began_ = Clock::now();
-  command_.start(text_, signals_.original());
+  command_.start(text_, &signals_.original());
   watch(command_.fd());
   set_timer(timeout_);
 }

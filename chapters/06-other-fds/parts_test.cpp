@@ -393,16 +393,10 @@ TEST_CASE("a folder that goes away is told") {
 
 namespace {
 
-sigset_t no_signal() {
-  sigset_t none;
-  ::sigemptyset(&none);
-  return none;
-}
-
 // Runs it to its end, which is told.
 std::string run(const std::string& text) {
   Command command;
-  command.start(text, no_signal());
+  command.start(text);
   REQUIRE(readable(command.fd(), 20s));
   return text_of(command.reap());
 }
@@ -434,7 +428,7 @@ TEST_CASE("with a command goes all that it has started") {
       "echo $$ > " + file + ".new && mv " + file + ".new " + file + "; ";
   {
     Command command;
-    command.start("trap '' TERM; sleep 1000 & " + note + "wait", no_signal());
+    command.start("trap '' TERM; sleep 1000 & " + note + "wait");
     const pid_t group = group_in(file);
     command.signal(SIGTERM);
     CHECK_FALSE(is_gone(group));
@@ -453,7 +447,7 @@ TEST_CASE("a command is not deaf to the signals that we have blocked") {
     for (const char* name : {"TERM", "USR1"}) {
       Command command;
       command.start("kill -" + std::string(name) + " $$; exit 0",
-                    signals.original());
+                    &signals.original());
       REQUIRE(readable(command.fd(), 20s));
       CHECK(text_of(command.reap()) == "killed by SIG" + std::string(name));
     }

@@ -139,7 +139,6 @@ class Server {
  private:
   using Handler = void (Server::*)();
 
-  sigset_t original_mask() const;
   void call_when_ready(int fd, Handler handler);
   void forget(int fd);
   bool is_over() const;
@@ -211,16 +210,11 @@ Server::Server(net::Fd listener, Settings settings)
     reader_->ask();  // after the watch, or a save in between would be missed
   }
   if (!settings_.companion.empty()) {
-    companion_.start(settings_.companion, original_mask());
+    companion_.start(settings_.companion, settings_.signals
+                                              ? &settings_.signals->original()
+                                              : nullptr);
     call_when_ready(companion_.fd(), &Server::take_end_of_companion);
   }
-}
-
-// A program that is executed inherits the mask, and would be deaf with ours.
-sigset_t Server::original_mask() const {
-  sigset_t mask;
-  ::sigprocmask(SIG_BLOCK, nullptr, &mask);
-  return settings_.signals ? settings_.signals->original() : mask;
 }
 
 // Level-triggered: what a handler leaves is reported again.

@@ -296,7 +296,7 @@ std::vector<Row> arc(const Page& page) {
 
 std::size_t most_lines(const std::string& chapter) {
   static const std::map<int, std::size_t> exceptions{
-      {1, 100}, {4, 210}, {5, 235}};
+      {1, 100}, {4, 210}, {5, 235}, {6, 490}};
   const auto found = exceptions.find(number_of(chapter));
   return found == exceptions.end() ? 190 : found->second;
 }
@@ -472,11 +472,14 @@ TEST_CASE("a lesson has all its parts, in order, in 150 to 350 lines") {
     const Page page = author::read_page(in_chapter(chapter, "README.md"));
     Strings found;
     for (const author::Heading& heading : page.headings) {
-      if (heading.depth == 2) found.push_back(heading.text);
+      if (heading.depth != 2) continue;
+      if (heading.text.starts_with("A worked example")) continue;
+      found.push_back(heading.text);
     }
     CHECK(joined(found) == parts);
     const int number = number_of(chapter);
-    const std::size_t most = number == 5 || number == 8 ? 500 : 350;
+    const bool long_one = number == 5 || number == 6 || number == 8;
+    const std::size_t most = long_one ? 500 : 350;
     CHECK(page.length >= 150);
     CHECK(page.length <= most);
   }
