@@ -25,21 +25,21 @@ void Command::start(const std::string& text, const sigset_t* mask) {
   // With "--" a text that begins with a dash is no option of the shell's.
   std::array<const char*, 5> words{"sh", "-c", "--", text.c_str(), nullptr};
   posix_spawnattr_t how;
-  ::posix_spawnattr_init(&how);
+  posix_spawnattr_init(&how);
   const int masked = mask != nullptr ? POSIX_SPAWN_SETSIGMASK : 0;
-  ::posix_spawnattr_setflags(
-      &how, static_cast<short>(POSIX_SPAWN_SETPGROUP | masked));
-  ::posix_spawnattr_setpgroup(&how, 0);
-  if (mask != nullptr) ::posix_spawnattr_setsigmask(&how, mask);
+  posix_spawnattr_setflags(&how,
+                           static_cast<short>(POSIX_SPAWN_SETPGROUP | masked));
+  posix_spawnattr_setpgroup(&how, 0);
+  if (mask != nullptr) posix_spawnattr_setsigmask(&how, mask);
   posix_spawn_file_actions_t files;
-  ::posix_spawn_file_actions_init(&files);
+  posix_spawn_file_actions_init(&files);
   // A group in the background that reads the terminal is stopped (SIGTTIN).
-  ::posix_spawn_file_actions_addopen(&files, 0, "/dev/null", O_RDONLY, 0);
+  posix_spawn_file_actions_addopen(&files, 0, "/dev/null", O_RDONLY, 0);
   const int error =
-      ::posix_spawn(&leader_, "/bin/sh", &files, &how,
-                    const_cast<char* const*>(words.data()), environ);
-  ::posix_spawn_file_actions_destroy(&files);
-  ::posix_spawnattr_destroy(&how);
+      posix_spawn(&leader_, "/bin/sh", &files, &how,
+                  const_cast<char* const*>(words.data()), environ);
+  posix_spawn_file_actions_destroy(&files);
+  posix_spawnattr_destroy(&how);
   if (error != 0) {
     leader_ = -1;
     errno = error;
@@ -67,7 +67,7 @@ siginfo_t Command::reap() {
 std::string text_of(const siginfo_t& end) {
   const std::string number = std::to_string(end.si_status);
   if (end.si_code == CLD_EXITED) return "exit status " + number;
-  const char* name = ::sigabbrev_np(end.si_status);
+  const char* name = sigabbrev_np(end.si_status);
   if (name == nullptr) return "killed by signal " + number;
   return "killed by SIG" + std::string(name);
 }

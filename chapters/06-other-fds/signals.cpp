@@ -6,11 +6,11 @@
 #include "common/error.hpp"
 
 Signals::Signals(std::initializer_list<int> numbers) {
-  ::sigemptyset(&ours_);
+  sigemptyset(&ours_);
   for (const int number : numbers) {
     struct sigaction action {};
     net::check(::sigaction(number, nullptr, &action), "sigaction");
-    if (action.sa_handler != SIG_IGN) ::sigaddset(&ours_, number);
+    if (action.sa_handler != SIG_IGN) sigaddset(&ours_, number);
   }
   net::check(::sigprocmask(SIG_BLOCK, &ours_, &original_), "sigprocmask");
   signalfd_ = net::Fd(net::check(

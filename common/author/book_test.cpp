@@ -301,6 +301,20 @@ std::size_t most_lines(const std::string& chapter) {
   return found == exceptions.end() ? 190 : found->second;
 }
 
+// The sources of its programs, but not of its tests.
+std::vector<fs::path> programs(const std::string& chapter) {
+  std::vector<fs::path> paths;
+  for (const auto& entry : fs::directory_iterator(in_chapter(chapter, ""))) {
+    const fs::path& path = entry.path();
+    const bool source =
+        path.extension() == ".cpp" || path.extension() == ".hpp";
+    if (source && !path.stem().string().ends_with("test")) {
+      paths.push_back(path);
+    }
+  }
+  return paths;
+}
+
 // In characters, not in bytes.
 std::size_t width(const std::string& line) {
   return static_cast<std::size_t>(std::count_if(
@@ -508,14 +522,16 @@ TEST_CASE("a lesson shows two figures or more, and all figures are used") {
   }
 }
 
-TEST_CASE("server.cpp keeps to its lines and to 80 columns") {
+TEST_CASE("server.cpp keeps to its lines, and programs to 80 columns") {
   for (const std::string& chapter : chapters()) {
-    const fs::path path = in_chapter(chapter, "server.cpp");
-    const Lines lines = author::read_lines(path);
+    const fs::path server = in_chapter(chapter, "server.cpp");
     CAPTURE(chapter);
-    CHECK(lines.size() <= most_lines(chapter));
-    for (std::size_t i = 0; i < lines.size(); ++i) {
-      if (width(lines[i]) > 80) fail(path, i + 1, "more than 80 columns");
+    CHECK(author::read_lines(server).size() <= most_lines(chapter));
+    for (const fs::path& path : programs(chapter)) {
+      const Lines lines = author::read_lines(path);
+      for (std::size_t i = 0; i < lines.size(); ++i) {
+        if (width(lines[i]) > 80) fail(path, i + 1, "more than 80 columns");
+      }
     }
   }
 }
@@ -534,11 +550,12 @@ TEST_CASE("neighbours among chapters 02 to 05 differ in at most 100 lines") {
 
 TEST_CASE("system calls have a leading :: and nothing else has") {
   for (const std::string& chapter : chapters()) {
-    const fs::path path = in_chapter(chapter, "server.cpp");
-    CHECK(contains(text_of(path), " ::"));
-    for (const std::string& why :
-         author::unmarked_system_calls(text_of(path))) {
-      fail(path, 1, why);
+    CHECK(contains(text_of(in_chapter(chapter, "server.cpp")), " ::"));
+    for (const fs::path& path : programs(chapter)) {
+      for (const std::string& why :
+           author::unmarked_system_calls(text_of(path))) {
+        fail(path, 1, why);
+      }
     }
   }
 }
@@ -549,8 +566,9 @@ TEST_CASE("every error number the chapters meet is in docs/errno.md") {
   const std::set<std::string> explained(rows.begin(), rows.end());
   CHECK(explained.size() == rows.size());
   for (const std::string& chapter : chapters()) {
-    for (const char* file : {"server.cpp", "README.md"}) {
-      const fs::path path = in_chapter(chapter, file);
+    std::vector<fs::path> paths = programs(chapter);
+    paths.push_back(in_chapter(chapter, "README.md"));
+    for (const fs::path& path : paths) {
       for (const std::string& name :
            distinct(matches(text_of(path), "\\b(E[A-Z0-9]+)\\b"))) {
         if (!errno_names().contains(name)) continue;
