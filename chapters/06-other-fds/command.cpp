@@ -13,7 +13,7 @@
 
 Command::~Command() {
   if (!running()) return;
-  signal(SIGKILL);
+  send_signal(SIGKILL);
   // Not by the pidfd: if that is what could not be opened, there is none.
   ::waitid(P_PID, static_cast<id_t>(leader_), nullptr, WEXITED);
 }
@@ -51,11 +51,11 @@ void Command::start(const std::string& text, const sigset_t* mask) {
       static_cast<int>(::syscall(SYS_pidfd_open, leader_, 0)), "pidfd_open"));
 }
 
-void Command::signal(int number) const { ::kill(-leader_, number); }
+void Command::send_signal(int number) const { ::kill(-leader_, number); }
 
 siginfo_t Command::reap() {
   // While the leader is not reaped, the group's number is still ours.
-  signal(SIGKILL);
+  send_signal(SIGKILL);
   siginfo_t end{};
   net::check(::waitid(P_PIDFD, static_cast<id_t>(fd()), &end, WEXITED),
              "waitid");

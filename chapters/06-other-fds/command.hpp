@@ -27,7 +27,7 @@ class Command {
   int fd() const { return pidfd_.get(); }
 
   // Sends the whole group a signal, if it is still there.
-  void signal(int number) const;
+  void send_signal(int number) const;
 
   // Call it when fd() is readable. Kills what the leader has left behind, and
   // tells how the leader ended (si_code and si_status, waitid(2)).

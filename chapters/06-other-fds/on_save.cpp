@@ -113,7 +113,7 @@ void OnSave::time_is_up() {
     start();
   } else {
     late_ = true;
-    command_.signal(SIGKILL);
+    command_.send_signal(SIGKILL);
   }
 }
 
@@ -136,7 +136,7 @@ void OnSave::command_ended() {
 
 void OnSave::signalled() {
   ending_ = signals_.take();
-  if (command_.running()) command_.signal(SIGKILL);
+  if (command_.running()) command_.send_signal(SIGKILL);
 }
 
 std::string OnSave::how(const siginfo_t& end) const {

@@ -430,7 +430,7 @@ TEST_CASE("with a command goes all that it has started") {
     Command command;
     command.start("trap '' TERM; sleep 1000 & " + note + "wait");
     const pid_t group = group_in(file);
-    command.signal(SIGTERM);
+    command.send_signal(SIGTERM);
     CHECK_FALSE(is_gone(group));
   }
   testing::wait_until("all are gone", [&] { return is_gone(group_in(file)); });

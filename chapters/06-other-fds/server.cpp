@@ -413,7 +413,7 @@ void Server::stop() {
     forget(settings_.discovery->fd());
     settings_.discovery.reset();
   }
-  if (companion_.running()) companion_.signal(SIGTERM);
+  if (companion_.running()) companion_.send_signal(SIGTERM);
 }
 
 void Server::print_statistics() const {
