@@ -1200,8 +1200,6 @@ TEST_CASE("an inotify queue that overflows says so once") {
   CHECK(text_of(notices(inotify)) == "MODIFY one");
 }
 
-// One list.
-
 // Closing.
 
 TEST_CASE("a close with unread input throws away what was still to be sent") {
@@ -1223,6 +1221,8 @@ TEST_CASE("a close with unread input throws away what was still to be sent") {
     CHECK((received == sent) == !unread);
   }
 }
+
+// One list.
 
 TEST_CASE("each entry of a list has a mode of its own") {
   const net::Fd edge = counter();
