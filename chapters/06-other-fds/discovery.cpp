@@ -29,12 +29,24 @@ const char* listening_host(const net::Address& server) {
   return loopback ? loopback_broadcast : "0.0.0.0";
 }
 
+void let_others_share(const net::Fd& socket) {
+  const int on = 1;
+  net::check(
+      ::setsockopt(socket.get(), SOL_SOCKET, SO_REUSEADDR, &on, sizeof on),
+      "setsockopt SO_REUSEADDR");
+}
+
+// Several servers may share a port: each hears a broadcast. But a port that the
+// kernel chooses is to be nobody else's, so it is shared only when it is bound.
 net::Fd bound_to(const net::Address& address) {
   net::Fd socket(net::check(
       ::socket(AF_INET, SOCK_DGRAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0), "socket",
       address.text()));
+  const bool any_port = ipv4(address).sin_port == 0;
+  if (!any_port) let_others_share(socket);
   net::check(::bind(socket.get(), address.get(), address.length), "bind",
              address.text());
+  if (any_port) let_others_share(socket);
   return socket;
 }
 

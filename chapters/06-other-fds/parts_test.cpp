@@ -5,6 +5,7 @@
 #include <poll.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
+#include <sys/syscall.h>
 #include <unistd.h>
 
 #include <algorithm>
@@ -45,6 +46,14 @@ bool readable(int fd, milliseconds limit = 0ms) {
                     "poll") == 1;
 }
 
+// Something to be done once, before or after the next read of a descriptor.
+struct Between {
+  int fd = -1;
+  bool before = false;
+  std::function<void()> action;
+};
+Between between;
+
 std::string complaint(const std::function<void()>& action) {
   try {
     action();
@@ -55,6 +64,18 @@ std::string complaint(const std::function<void()>& action) {
 }
 
 }  // namespace
+
+// Takes the place of the C library's.
+extern "C" ssize_t read(int fd, void* buffer, std::size_t size) {
+  std::function<void()> action;
+  if (fd == between.fd) action = std::exchange(between.action, nullptr);
+  if (action && between.before) action();
+  const ssize_t n = ::syscall(SYS_read, fd, buffer, size);
+  const int error = errno;
+  if (action && !between.before) action();
+  errno = error;
+  return n;
+}
 
 TEST_CASE("100,000 items from 4 threads all arrive, with fewer wakeups") {
   constexpr int threads = 4;
@@ -107,6 +128,23 @@ TEST_CASE("of 10,000 rounds of one item none is lost") {
   }
   other.join();
   CHECK(returned == rounds);
+}
+
+// Whatever comes between the steps of take is in what it returns, or rings.
+TEST_CASE("an item that is put while others are taken is not lost") {
+  for (const bool before_the_read : {true, false}) {
+    Mailbox<int> mailbox;
+    mailbox.put(1);
+    between = {mailbox.fd(), before_the_read, [&] { mailbox.put(2); }};
+    std::vector<int> items = mailbox.take();
+    REQUIRE_FALSE(between.action);
+    if (readable(mailbox.fd())) {
+      for (const int item : mailbox.take()) items.push_back(item);
+    }
+    CHECK(items == std::vector{1, 2});
+    mailbox.put(3);
+    CHECK(readable(mailbox.fd()));
+  }
 }
 
 TEST_CASE("an empty mailbox is silent, and so is one that was emptied") {
@@ -297,10 +335,13 @@ class Neighbours {
     net::check(
         ::setsockopt(asker_.get(), SOL_SOCKET, SO_BROADCAST, &on, sizeof on),
         "setsockopt");
+    where_ = net::resolve(loopback_broadcast, port());
+  }
+
+  std::uint16_t port() const {
     const std::string where = discovery_.where();
-    where_ = net::resolve(loopback_broadcast,
-                          static_cast<std::uint16_t>(
-                              std::stoi(where.substr(where.find(':') + 1))));
+    return static_cast<std::uint16_t>(
+        std::stoi(where.substr(where.find(':') + 1)));
   }
 
   void send(std::string_view words) const {
@@ -354,6 +395,17 @@ TEST_CASE("what is not the question is not answered") {
   neighbours.discovery().take();  // in vain: it does not sleep
   neighbours.send(question);
   CHECK(neighbours.answers() == "echo is at port 8080\n");
+}
+
+TEST_CASE("servers that share a discovery port all answer") {
+  Neighbours neighbours;
+  Discovery other(net::resolve("127.0.0.1", 8081), neighbours.port());
+  neighbours.send(question);
+  REQUIRE(readable(other.fd(), 20s));
+  other.take();
+  const std::string answers = neighbours.answers();
+  CHECK(answers.find("port 8080\n") != std::string::npos);
+  CHECK(answers.find("port 8081\n") != std::string::npos);
 }
 
 TEST_CASE("an answer is shorter than its question") {
