@@ -414,6 +414,10 @@ void Server::stop() {
     settings_.discovery.reset();
   }
   if (companion_.running()) companion_.send_signal(SIGTERM);
+  if (is_over()) return;
+  say(STDERR_FILENO,
+      "stopping; clients left: " + std::to_string(clients_.size()) +
+          "; a second signal ends it at once\n");
 }
 
 void Server::print_statistics() const {
