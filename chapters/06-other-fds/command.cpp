@@ -51,7 +51,9 @@ void Command::start(const std::string& text, const sigset_t* mask) {
       static_cast<int>(::syscall(SYS_pidfd_open, leader_, 0)), "pidfd_open"));
 }
 
-void Command::send_signal(int number) const { ::kill(-leader_, number); }
+void Command::send_signal(int number) const {
+  if (running()) ::kill(-leader_, number);
+}
 
 siginfo_t Command::reap() {
   // While the leader is not reaped, the group's number is still ours.

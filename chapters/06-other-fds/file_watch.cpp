@@ -18,10 +18,17 @@ namespace {
 
 constexpr int most_links = 40;  // as many as the kernel follows
 
-// A link put in place is only created; a new file is, too, before it is
-// written, so one that is written slowly is run for twice.
+// A link that is put in place is created, and not written.
 constexpr std::uint32_t saves = IN_CLOSE_WRITE | IN_MOVED_TO | IN_CREATE;
 constexpr std::uint32_t losses = IN_DELETE_SELF | IN_MOVE_SELF;
+
+// A symbolic link, or one more name of a file.
+bool is_link(const filesystem::path& path) {
+  std::error_code gone;
+  if (filesystem::is_symlink(path, gone)) return true;
+  return filesystem::is_regular_file(path, gone) &&
+         filesystem::hard_link_count(path, gone) > 1;
+}
 
 }  // namespace
 
@@ -67,7 +74,10 @@ bool FileWatch::concerns(const inotify_event& event) const {
                              " is no longer there");
   }
   if ((event.mask & IN_ISDIR) != 0 || event.len == 0) return false;
-  return found->second.names.contains(event.name);
+  if (!found->second.names.contains(event.name)) return false;
+  // A file that was created is still to be written; a link is whole.
+  return (event.mask & IN_CREATE) == 0 ||
+         is_link(found->second.path / event.name);
 }
 
 void FileWatch::find_folders() {
@@ -88,6 +98,14 @@ void FileWatch::follow(filesystem::path file) {
     Folder& folder = folders_[watch(path)];
     folder.path = path;
     folder.names.insert(file.filename());
+    // A link on the way to the folder may be made to lead elsewhere, too.
+    std::error_code unknown;
+    for (filesystem::path way = path; way.has_relative_path();
+         way = way.parent_path()) {
+      if (!filesystem::is_symlink(way, unknown)) continue;
+      follow(way);  // and those on the way to it
+      break;
+    }
     // Asked after the watch began: a link changed before is read, one changed
     // later is reported.
     std::error_code no_link;

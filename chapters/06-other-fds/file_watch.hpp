@@ -26,7 +26,8 @@ class FileWatch {
   int fd() const { return inotify_.get(); }
 
   // Call it when fd() is readable. True: one of the files was saved, or may
-  // have been. Throws std::runtime_error if a folder is no longer there.
+  // have been. Throws std::runtime_error if the
+  // kernel says that a folder is no longer there.
   bool take();
 
  private:

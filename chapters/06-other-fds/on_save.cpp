@@ -50,6 +50,15 @@ OnSave::OnSave(std::string command, const std::vector<std::string>& files,
 int OnSave::run() {
   say("watching " + std::to_string(files_.size()) +
       (files_.size() == 1 ? " file" : " files"));
+  try {
+    return loop();
+  } catch (...) {
+    signals_.release();  // whoever tells of it may have to wait for a reader
+    throw;
+  }
+}
+
+int OnSave::loop() {
   while (ending_ == 0 || command_.running()) {
     const int fd = wait();
     if (fd == files_.fd()) {
@@ -135,8 +144,8 @@ void OnSave::command_ended() {
 }
 
 void OnSave::signalled() {
-  ending_ = signals_.take();
-  if (command_.running()) command_.send_signal(SIGKILL);
+  if (const int number = signals_.take()) ending_ = number;
+  command_.send_signal(SIGKILL);
 }
 
 std::string OnSave::how(const siginfo_t& end) const {

@@ -23,6 +23,7 @@ class OnSave {
  private:
   using Clock = std::chrono::steady_clock;
 
+  int loop();
   int wait();
   void watch(int fd);
   void set_timer(std::chrono::nanoseconds time);

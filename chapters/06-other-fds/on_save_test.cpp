@@ -613,7 +613,10 @@ TEST_CASE("it says how a run ended") {
 }
 
 TEST_CASE("it says so, too, if it was started with SIGCHLD ignored") {
-  const Watched files({"file"}, {.timeout = "0", .before = "trap '' CHLD;"});
+  const Watched files({"file"},
+                      {.timeout = "0",
+                       // A shell would not pass on what its trap ignores.
+                       .before = "set -- env --ignore-signal=CHLD \"$@\";"});
   write(files / "file");
   files.watcher.wait_until_said("exit status 0");
   CHECK(files.runs_after([&] { write(files / "file"); }) == 1);
@@ -735,6 +738,115 @@ TEST_CASE("with standard error full the deadline holds, and so do signals") {
   }));
   watcher.signal(SIGINT);
   CHECK(watcher.wait() == 128 + SIGINT);
+}
+
+TEST_CASE("a save while the command runs does not end the run") {
+  const Scratch scratch;
+  const Watcher watcher(
+      scratch, "echo run >>../runs; until test -e ../go; do sleep 0.01; done",
+      {"file"});
+  watcher.wait_until_said("watching");
+  write(scratch / "watched/file");
+  watcher.wait_until_runs(1);
+  write(scratch / "watched/file");
+  testing::wait_until_settled(watcher.pid());
+  CHECK_FALSE(watcher.timer_is_set());
+  write(scratch / "go");
+  watcher.wait_until_said("exit status 0", 2);
+  CHECK(count(watcher.said(), "killed") == 0);
+}
+
+TEST_CASE("a save is seen among others in the folder") {
+  const Watched files;
+  CHECK(files.runs_after([&] {
+    write(files / "before");
+    write(files / "file");
+    write(files / "behind");
+    write(files / std::string(255, 'x'));
+  }) == 1);
+}
+
+TEST_CASE("it goes on after a long stop between two saves") {
+  const Watched files;
+  for (int i = 0; i < 5; ++i) {
+    write(files / "file");
+    wait_until("it puts the run off, or has begun it", [&] {
+      return files.watcher.timer_is_set() || files.watcher.runs() > 0;
+    });
+    files.watcher.while_stopped([&] {
+      write(files / "file");
+      std::this_thread::sleep_for(600ms);
+    });
+    files.watcher.wait_until_idle();
+  }
+  CHECK(files.watcher.said().find("timerfd") == std::string::npos);
+}
+
+TEST_CASE("each run is told by its own end") {
+  const Scratch scratch;
+  const Watcher watcher(scratch,
+                        "test -e ../second && kill -SEGV $$; exec sleep 300",
+                        {"file"}, {.timeout = "500ms"});
+  watcher.wait_until_said("watching");
+  write(scratch / "watched/file");
+  watcher.wait_until_said("killed after 500ms");
+  write(scratch / "second");
+  write(scratch / "watched/file");
+  watcher.wait_until_said("killed by SIGSEGV");
+}
+
+TEST_CASE("the command has none of its descriptors") {
+  const Scratch scratch;
+  const Watcher watcher(scratch, "readlink /proc/$$/fd/* >../fds", {"file"});
+  watcher.wait_until_said("watching");
+  write(scratch / "watched/file");
+  watcher.wait_until_said("exit status");
+  CHECK(content(scratch / "fds").find("anon_inode") == std::string::npos);
+}
+
+TEST_CASE("the time goes by a clock that nobody sets") {
+  const Watched files;
+  CHECK(count(files.watcher.descriptor("timerfd"), "clockid: 1\n") == 1);
+}
+
+TEST_CASE("a signal is its last word") {
+  const Scratch scratch;
+  Watcher watcher(scratch, "echo $$ >../pid; exec sleep 300", {"file"});
+  watcher.wait_until_said("watching");
+  write(scratch / "watched/file");
+  process_in(scratch / "pid");
+  watcher.signal(SIGTERM);
+  CHECK(watcher.wait() == 128 + SIGTERM);
+  CHECK(watcher.said() == "on-save: watching 1 file\n");
+}
+
+TEST_CASE("forty links in a row are followed, as the kernel does") {
+  const Scratch scratch;
+  const auto link = [&](int i) {
+    return scratch / "watched" / ("link" + std::to_string(i));
+  };
+  write(scratch / "other/target");
+  filesystem::create_symlink("../other/target", link(40));
+  for (int i = 39; i > 0; --i) {
+    filesystem::create_symlink("link" + std::to_string(i + 1), link(i));
+  }
+  const Watcher watcher(scratch, "echo run >>../runs", {"link1"});
+  watcher.wait_until_said("watching");
+  write(scratch / "other/target");
+  watcher.wait_until_runs(1);
+}
+
+TEST_CASE("a folder that goes away in the same moment as a save") {
+  const Scratch scratch;
+  filesystem::create_directory(scratch / "other/folder");
+  Watcher watcher(scratch, "true", {"file", "../other/folder/file"});
+  watcher.wait_until_said("watching");
+  watcher.while_stopped([&] {
+    write(scratch / "watched/file");
+    filesystem::rename(scratch / "other/folder", scratch / "other/moved");
+    filesystem::create_directory(scratch / "other/folder");
+  });
+  CHECK(watcher.wait() == 1);
 }
 
 TEST_CASE("usage errors give a reason, the usage line and exit status 2") {

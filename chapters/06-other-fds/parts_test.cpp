@@ -273,6 +273,7 @@ TEST_CASE("a file saved in place or replaced is seen, its neighbour is not") {
   const TemporaryFolder folder;
   const std::string path = folder.write("limits", "old");
   FileWatch watch({path});
+  CHECK_FALSE(watch.take());  // in vain: it does not sleep
   const auto seen = [&] { return readable(watch.fd(), 20s) && watch.take(); };
   CHECK_FALSE(readable(watch.fd()));
   folder.write("limits", "in place");
@@ -431,6 +432,35 @@ TEST_CASE("a server on loopback is asked on loopback only, others everywhere") {
   CHECK(far.where().starts_with("0.0.0.0:"));
   CHECK(complaint([] { Discovery(net::resolve("::1", 8080), 0); }) ==
         "discovery: [::1]:8080 is not IPv4, and only IPv4 has broadcasts");
+}
+
+TEST_CASE("a file that is created is not saved before it is closed") {
+  const TemporaryFolder folder;
+  FileWatch watch({folder.file("limits")});
+  std::ofstream file(folder.file("limits"));
+  file << "half" << std::flush;
+  REQUIRE(readable(watch.fd(), 20s));
+  CHECK_FALSE(watch.take());
+  file.close();
+  REQUIRE(readable(watch.fd(), 20s));
+  CHECK(watch.take());
+}
+
+TEST_CASE("a link on the way to the folder may lead elsewhere") {
+  const TemporaryFolder folder;
+  for (const char* name : {"1", "2"}) {
+    fs::create_directory(folder.file(name));
+    folder.write(std::string(name) + "/limits", name);
+  }
+  fs::create_directory_symlink("1", folder.file("now"));
+  FileWatch watch({folder.file("now/limits")});
+  fs::create_directory_symlink("2", folder.file("new"));
+  fs::rename(folder.file("new"), folder.file("now"));
+  REQUIRE(readable(watch.fd(), 20s));
+  CHECK(watch.take());
+  folder.write("2/limits", "saved");
+  REQUIRE(readable(watch.fd(), 20s));
+  CHECK(watch.take());
 }
 
 TEST_CASE("a folder that goes away is told") {

@@ -413,7 +413,7 @@ void Server::stop() {
     forget(settings_.discovery->fd());
     settings_.discovery.reset();
   }
-  if (companion_.running()) companion_.send_signal(SIGTERM);
+  companion_.send_signal(SIGTERM);
   if (is_over()) return;
   say(STDERR_FILENO,
       "stopping; clients left: " + std::to_string(clients_.size()) +
