@@ -204,10 +204,10 @@ void Server::attend(const epoll_event& event) {
 }
 
 // A client is waited for in both directions, always. Told before, it is told,
-// and reported, again.
+// and reported, again: but not for an urgent byte, which nothing may use up.
 bool Server::watch(const Client& client, std::uint32_t told) {
   return tell({client.fd.get(), client.generation}, told,
-              EPOLLIN | EPOLLPRI | EPOLLOUT | EPOLLRDHUP);
+              EPOLLIN | EPOLLOUT | EPOLLRDHUP | (told == 0 ? EPOLLPRI : 0U));
 }
 
 void Server::drop(int fd) {

@@ -5,6 +5,7 @@
 
 #include <array>
 #include <charconv>
+#include <cstring>
 #include <stdexcept>
 
 #include "common/error.hpp"
@@ -68,6 +69,7 @@ std::optional<std::uint16_t> port_in(std::string_view datagram) {
 
 Discovery::Discovery(const net::Address& server, std::uint16_t port)
     : answer_(answer(ntohs(ipv4(server).sin_port))),
+      host_(ipv4(server).sin_addr),
       socket_(bound_to(net::resolve(listening_host(server), port))) {}
 
 void Discovery::take() {
@@ -84,7 +86,28 @@ void Discovery::take() {
                        question == std::string_view(words.data(), words.size());
     if (!asked) continue;
     // Not missed if it is lost: whoever asked asks again.
-    ::sendto(socket_.get(), answer_.data(), answer_.size(), 0, from.get(),
-             from.length);
+    send_answer(from);
   }
+}
+
+// From the server's own address: where the answer comes from is part of it, and
+// the kernel would choose another of this machine's.
+void Discovery::send_answer(const net::Address& to) const {
+  iovec bytes{const_cast<char*>(answer_.data()), answer_.size()};
+  in_pktinfo source{};
+  source.ipi_spec_dst = host_;
+  alignas(cmsghdr) std::array<char, CMSG_SPACE(sizeof source)> control{};
+  msghdr message{};
+  message.msg_name = const_cast<sockaddr*>(to.get());
+  message.msg_namelen = to.length;
+  message.msg_iov = &bytes;
+  message.msg_iovlen = 1;
+  message.msg_control = control.data();
+  message.msg_controllen = control.size();
+  cmsghdr* head = CMSG_FIRSTHDR(&message);
+  head->cmsg_level = IPPROTO_IP;
+  head->cmsg_type = IP_PKTINFO;
+  head->cmsg_len = CMSG_LEN(sizeof source);
+  std::memcpy(CMSG_DATA(head), &source, sizeof source);
+  ::sendmsg(socket_.get(), &message, 0);
 }

@@ -1,5 +1,7 @@
 #pragma once
 
+#include <netinet/in.h>
+
 #include <cstdint>
 #include <optional>
 #include <string>
@@ -45,6 +47,9 @@ class Discovery {
   void take();
 
  private:
+  void send_answer(const net::Address& to) const;
+
   std::string answer_;
+  in_addr host_;  // 0.0.0.0: whichever the kernel chooses
   net::Fd socket_;
 };

@@ -70,6 +70,9 @@ bool FileWatch::concerns(const inotify_event& event) const {
   const auto found = folders_.find(event.wd);
   if (found == folders_.end()) return false;  // one we no longer watch
   if ((event.mask & (losses | IN_UNMOUNT | IN_IGNORED)) != 0) {
+    // A link on the way to it may lead to another by now.
+    std::error_code gone;
+    if (filesystem::is_directory(found->second.path, gone)) return true;
     throw std::runtime_error("the folder " + found->second.path.string() +
                              " is no longer there");
   }

@@ -91,6 +91,16 @@ void LimitsReader::ask() {
   changed_.notify_one();
 }
 
+LimitsReader::Result LimitsReader::attempt() const {
+  Result result;
+  try {
+    result.limits = read_limits(path_, base_);
+  } catch (const std::exception& error) {
+    result.error = error.what();
+  }
+  return result;
+}
+
 void LimitsReader::work() {
   while (true) {
     std::unique_lock lock(mutex_);
@@ -98,12 +108,10 @@ void LimitsReader::work() {
     if (over_) return;
     wanted_ = false;
     lock.unlock();
-    Result result;
     try {
-      result.limits = read_limits(path_, base_);
-    } catch (const std::exception& error) {
-      result.error = error.what();
+      results_.put(attempt());
+    } catch (const std::exception&) {
+      // No memory for a result: there is none. SIGHUP asks again.
     }
-    results_.put(std::move(result));
   }
 }

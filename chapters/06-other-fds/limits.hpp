@@ -48,6 +48,7 @@ class LimitsReader {
 
  private:
   void work();
+  Result attempt() const;
 
   std::string path_;
   Limits base_;

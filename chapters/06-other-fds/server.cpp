@@ -6,7 +6,6 @@
 // client is spread over these functions.
 
 #include <linux/sockios.h>
-#include <poll.h>
 #include <sys/epoll.h>
 #include <sys/ioctl.h>
 #include <sys/socket.h>
@@ -30,6 +29,7 @@
 #include "chapters/06-other-fds/discovery.hpp"
 #include "chapters/06-other-fds/file_watch.hpp"
 #include "chapters/06-other-fds/limits.hpp"
+#include "chapters/06-other-fds/say.hpp"
 #include "chapters/06-other-fds/server.hpp"
 #include "chapters/06-other-fds/signals.hpp"
 #include "chapters/06-other-fds/timer.hpp"
@@ -114,6 +114,13 @@ bool read_some(Client& client, std::array<char, 65536>& scratch) {
   return write_some(client);
 }
 
+// It has spoken, and its turn is still to come.
+bool has_spoken(const Client& client) {
+  int unread = 0;
+  ::ioctl(client.fd.get(), SIOCINQ, &unread);
+  return client.pending.empty() && unread > 0;
+}
+
 // Nothing of this client is under way, in the server or in the kernel.
 bool at_rest(const Client& client) {
   int unread = 0;
@@ -121,14 +128,6 @@ bool at_rest(const Client& client) {
   return client.pending.empty() && !client.ready &&
          ::ioctl(client.fd.get(), SIOCINQ, &unread) == 0 && unread == 0 &&
          ::ioctl(client.fd.get(), SIOCOUTQ, &unsent) == 0 && unsent == 0;
-}
-
-// A line for people. If nobody takes it at once it is lost: a full pipe must
-// not keep the clients waiting.
-void say(int fd, const std::string& line) {
-  pollfd entry{fd, POLLOUT, 0};
-  if (::poll(&entry, 1, 0) != 1 || entry.revents != POLLOUT) return;
-  [[maybe_unused]] const ssize_t n = ::write(fd, line.data(), line.size());
 }
 
 class Server {
@@ -163,6 +162,7 @@ class Server {
   bool watch(const Client& client, std::uint32_t told);
   void drop(int fd);
   void stop();
+  void stop_listening();
   void print_statistics() const;
   bool tell(Key key, std::uint32_t& told, std::uint32_t interest);
 
@@ -236,8 +236,8 @@ void Server::run() {
 }
 
 bool Server::is_over() const {
-  return over_ ||
-         (stopped_at_ != never && clients_.empty() && !companion_.running());
+  return over_ || (stopped_at_ != never && !listener_ && clients_.empty() &&
+                   !companion_.running());
 }
 
 // The only place where the thread sleeps. Returns the descriptors on which a
@@ -283,7 +283,13 @@ void Server::dispatch(const epoll_event& event) {
   (this->*found->second)();
 }
 
-void Server::accept_clients() { accept_some(); }
+void Server::accept_clients() {
+  if (stopped_at_ == never) {
+    accept_some();
+  } else {
+    stop_listening();
+  }
+}
 
 // True: there may be more in the queue.
 bool Server::accept_some() {
@@ -300,7 +306,8 @@ bool Server::accept_some() {
       break;
     }
   }
-  listening_ = EPOLLET;  // told again in wait(), it is reported again
+  // Told again in wait(), it is reported again. One that rests is told anyway.
+  if (listening_ != 0) listening_ = EPOLLET;
   if (!net::is_listening(listener_)) over_ = true;
   return rest_until_ == never;
 }
@@ -352,10 +359,10 @@ void Server::attend(const epoll_event& event) {
 }
 
 // A client is waited for in both directions, always. Told before, it is told,
-// and reported, again.
+// and reported, again: but not for an urgent byte, which nothing may use up.
 bool Server::watch(const Client& client, std::uint32_t told) {
   return tell({client.fd.get(), client.generation}, told,
-              EPOLLIN | EPOLLPRI | EPOLLOUT | EPOLLRDHUP);
+              EPOLLIN | EPOLLOUT | EPOLLRDHUP | (told == 0 ? EPOLLPRI : 0U));
 }
 
 void Server::drop(int fd) {
@@ -371,8 +378,8 @@ void Server::take_time() {
   if (stopped_at_ != never && stopped_at_ + limits_.grace <= now) over_ = true;
   while (!by_silence_.empty() && deadline(*by_silence_.front()) <= now) {
     Client& client = *by_silence_.front();
-    if (stopped_at_ != never && !at_rest(client)) {
-      touch(client);  // and is asked again after another lull
+    if (stopped_at_ == never ? has_spoken(client) : !at_rest(client)) {
+      touch(client);  // and is looked at again
     } else {
       drop(client.fd.get());
       ++counters_.idled_out;
@@ -403,21 +410,29 @@ void Server::stop() {
     over_ = true;
     return;
   }
-  // Who stands in the queue has been connected, and may have sent something.
-  for (int i = 0; i < SOMAXCONN && accept_some(); i += accepts_a_round) {
-  }
   stopped_at_ = Clock::now();
-  forget(listener_.get());
-  listener_ = net::Fd();
+  rest_until_ = never;
+  stop_listening();
   if (settings_.discovery) {
     forget(settings_.discovery->fd());
     settings_.discovery.reset();
   }
   companion_.send_signal(SIGTERM);
+  companion_.send_signal(SIGCONT);  // stopped, it would not hear of it
   if (is_over()) return;
   say(STDERR_FILENO,
       "stopping; clients left: " + std::to_string(clients_.size()) +
           "; a second signal ends it at once\n");
+}
+
+// Who stands in the queue is connected, and may have sent something. If there
+// is no descriptor for him, he waits for one who leaves.
+void Server::stop_listening() {
+  for (int i = 0; i < SOMAXCONN && accept_some(); i += accepts_a_round) {
+  }
+  if (rest_until_ != never) return;
+  forget(listener_.get());
+  listener_ = net::Fd();
 }
 
 void Server::print_statistics() const {

@@ -3,6 +3,7 @@
 #include <sys/timerfd.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <cerrno>
 #include <chrono>
 #include <cstdint>
@@ -30,7 +31,8 @@ class Timer {
   // and is set anew then. Dearer would be a call whenever a deadline moves.
   void set(Clock::time_point when) {
     if (when >= set_for_) return;
-    const auto since = when.time_since_epoch();
+    // 0 would turn it off.
+    const auto since = std::max(when.time_since_epoch(), Clock::duration(1));
     const auto seconds = floor<std::chrono::seconds>(since);
     const itimerspec setting{{}, {seconds.count(), (since - seconds).count()}};
     net::check(
