@@ -41,12 +41,14 @@ using testing::Client;
 
 // How long a test waits for what a right server does at once. Where one wait
 // was in vain others will be, and the learner wants to read about it.
-std::chrono::milliseconds patience{5000};
+constexpr std::chrono::milliseconds full_patience{5000};
+std::chrono::milliseconds patience = full_patience;
 constexpr std::chrono::milliseconds little_patience{500};
 
-bool holds_soon(const std::function<bool()>& what) {
+bool holds_soon(const std::function<bool()>& what,
+                std::chrono::milliseconds limit = patience) {
   try {
-    testing::wait_until("it holds", what, patience);
+    testing::wait_until("it holds", what, limit);
     return true;
   } catch (const testing::TimedOut&) {
     patience = little_patience;
@@ -86,7 +88,10 @@ void set_buffer(int fd, int which, int bytes) {
 // would not be the last.
 void serve(const Setting& setting) {
   // The test framework has handlers of its own.
-  for (const int number : {SIGTERM, SIGINT}) ::signal(number, SIG_DFL);
+  for (const int number :
+       {SIGTERM, SIGINT, SIGABRT, SIGSEGV, SIGBUS, SIGFPE, SIGILL}) {
+    ::signal(number, SIG_DFL);
+  }
   net::Fd listener = net::listen_on(net::resolve("127.0.0.1", 0));
   set_buffer(listener.get(), SO_SNDBUF, setting.send_buffer);
   const std::string address = net::local_address(listener).text();
@@ -171,7 +176,8 @@ class Subject {
   Subject(const Subject&) = delete;
   Subject& operator=(const Subject&) = delete;
   ~Subject() {
-    if (server_.pid() > 0 && end() == "runs on") server_.signal(SIGKILL);
+    // It has had its time. This says where it sits, and kills it.
+    if (server_.pid() > 0 && end() == "runs on") server_.stop(0ms);
   }
 
   const net::Address& address() const { return address_; }
@@ -377,10 +383,12 @@ TEST_CASE("a client goes on and on") {
   Client ann = server.enter();
   say(ann, "good ");
   server.ask_to_stop();
-  const bool ended = holds_soon([&] {
-    verdict([&] { ann.send("bye "); });
-    return server.ended();
-  });
+  const bool ended = holds_soon(
+      [&] {
+        verdict([&] { ann.send("bye "); });
+        return server.ended();
+      },
+      full_patience);  // the grace is longer than little of it
   CHECK_MESSAGE(ended, "whatever a client does prolongs no grace");
 }
 
