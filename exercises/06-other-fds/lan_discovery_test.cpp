@@ -11,12 +11,14 @@
 #include <sys/time.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <array>
 #include <cerrno>
 #include <chrono>
 #include <cstddef>
 #include <cstdint>
 #include <cstring>
+#include <ctime>
 #include <exception>
 #include <functional>
 #include <stdexcept>
@@ -50,8 +52,10 @@ struct World {
   int receive_error = 0;  // the errno of the next call that receives
   int send_error = 0;     // and of the next that sends
   int receives = 0;
+  int looks = 0;  // at a datagram that is taken
   int questions = 0;
   int sends = 0;
+  std::chrono::seconds clock_set_by{0};  // CLOCK_REALTIME
 };
 
 World world;
@@ -76,6 +80,7 @@ bool may_receive(int fd, int flags) {
     return false;
   }
   if (waits_for_ever(fd, flags)) throw Unending("it waits for a datagram");
+  if ((flags & MSG_PEEK) == 0) ++world.looks;
   return true;
 }
 
@@ -146,6 +151,13 @@ extern "C" ssize_t sendmsg(int fd, const msghdr* message, int flags) {
   const auto* to = static_cast<const sockaddr*>(message->msg_name);
   if (sent >= 0 && is_broadcast(to)) note_question();
   return sent;
+}
+
+// system_clock looks here, and so does steady_clock.
+extern "C" int clock_gettime(clockid_t clock, timespec* time) noexcept {
+  const long result = ::syscall(SYS_clock_gettime, clock, time);
+  if (clock == CLOCK_REALTIME) time->tv_sec += world.clock_set_by.count();
+  return static_cast<int>(result);
 }
 
 namespace {
@@ -320,10 +332,43 @@ TEST_CASE("who answers has another address") {
 TEST_CASE("questions are lost") {
   world = {};
   Neighbour bob;
+  auto last = testing::Clock::now();
+  auto shortest = testing::Clock::duration::max();
   const std::string found = search(bob, [&](int number) {
+    const auto now = testing::Clock::now();
+    if (number > 1) shortest = std::min(shortest, now - last);
+    last = now;
     if (number == 5) bob.say(good_answer);
   });
   CHECK_MESSAGE(found == good_place, "a lost question is asked again");
+  // One of four: the machine may be busy.
+  CHECK_MESSAGE(shortest < 250ms, "the pause between two questions is short");
+}
+
+TEST_CASE("there is less time than between two questions") {
+  Neighbour bob;
+  int questions = 0;
+  auto shortest = testing::Clock::duration::max();
+  // The best of several: the machine may be busy.
+  for (int i = 0; i < 5; ++i) {
+    world = {};
+    const auto start = testing::Clock::now();
+    search(bob.address(), 20ms);
+    shortest = std::min(shortest, testing::Clock::now() - start);
+    questions += world.questions;
+  }
+  CHECK_MESSAGE(questions > 0, "the first question is asked at once");
+  CHECK_MESSAGE(shortest < 90ms, "the end does not wait for a question");
+}
+
+TEST_CASE("somebody sets the clock") {
+  world = {};
+  Neighbour bob;
+  const std::string found = search(bob, [&](int number) {
+    if (number == 1) world.clock_set_by = 1h;
+    if (number == 2) bob.say(good_answer);
+  });
+  CHECK_MESSAGE(found == good_place, "it goes by a clock that nobody sets");
 }
 
 TEST_CASE("others talk meanwhile") {
@@ -454,6 +499,7 @@ TEST_CASE("the server is asked without end") {
   const net::Address here = broadcast_to(server.responder());
   flood([&] { server.asker().say(here, question); });
   CHECK_MESSAGE(server.attend() == "", "a flood of questions does not keep it");
+  CHECK_MESSAGE(world.looks <= 64, "it looks at 64 datagrams at most");
 }
 
 TEST_CASE("an error is reported to the server") {
