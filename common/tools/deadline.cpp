@@ -251,9 +251,8 @@ int main(int argc, char** argv) {
   net::Options options(
       "[--seconds N] [--read-next PAGE] COMMAND [ARGUMENT...]",
       "Runs a command. If it has not ended in time, says which system call on\n"
-      "which descriptor each of its threads sits in, asks it to end by "
-      "SIGTERM,\n"
-      "kills it with everything it started, and exits with status 124.");
+      "which descriptor each of its threads sits in, kills it with everything\n"
+      "it started, and exits with status 124.");
   options.number("--seconds", "time to end", 1, 86400, seconds);
   options.text("--read-next", "page to read next if it succeeds", page);
   return net::run_program(
