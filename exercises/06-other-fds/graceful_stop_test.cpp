@@ -393,12 +393,62 @@ TEST_CASE("a client goes on and on") {
 }
 
 TEST_CASE("another signal comes") {
+  for (const int number : {SIGTERM, SIGINT}) {
+    Subject server;
+    Client ann = server.enter();
+    say(ann, "good ");
+    server.ask_to_stop();
+    server.ask_to_stop(number);
+    CHECK_MESSAGE(server.end() == "cut off", "another signal ends it at once");
+  }
+}
+
+TEST_CASE("SIGINT comes while a request has come in part") {
   Subject server;
   Client ann = server.enter();
   say(ann, "good ");
+  server.ask_to_stop(SIGINT);
+  CHECK_MESSAGE(says_and_gets(ann, "bye\n", "GOOD BYE\n") == "",
+                "SIGINT gives the grace too");
+}
+
+TEST_CASE("one client is finished and another one is not") {
+  Subject server;
+  Client ann = server.enter();
+  Client bob = server.enter();
+  say(bob, "good ");
   server.ask_to_stop();
+  CHECK_MESSAGE(ends(ann) == "", "who is finished waits for nobody");
   server.ask_to_stop();
-  CHECK_MESSAGE(server.end() == "cut off", "another signal ends it at once");
+}
+
+TEST_CASE("the server is asked when it has run for a while") {
+  Subject server({.grace = 450ms});
+  Client ann = server.enter();
+  say(ann, "good ");
+  ::poll(nullptr, 0, 500);
+  const auto asked = testing::Clock::now();
+  server.signal(SIGTERM);
+  server.end();
+  CHECK_MESSAGE(testing::Clock::now() - asked >= 450ms,
+                "the grace begins with the request to stop");
+}
+
+TEST_CASE("a client does not fetch its answer") {
+  Subject server;
+  Client ann = server.enter();
+  say(ann, long_line('a'));
+  server.settle();
+  server.ask_to_stop();
+  CHECK_MESSAGE(server.end() == "finished",
+                "an answer that the kernel has is sent");
+}
+
+TEST_CASE("nobody asks it to stop") {
+  Subject server;
+  Client ann = server.enter();
+  CHECK_MESSAGE(server.sleeps_on(), "it sleeps before the signal too");
+  server.ask_to_stop();
 }
 
 TEST_CASE("signals come together") {
