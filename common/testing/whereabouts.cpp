@@ -2,6 +2,7 @@
 
 #include <fcntl.h>
 #include <netinet/in.h>
+#include <poll.h>
 #include <unistd.h>
 
 #include <algorithm>
@@ -138,6 +139,27 @@ std::string descriptor_text(const std::string& process, unsigned long fd) {
   return "descriptor " + number + " (" + what + ')';
 }
 
+// The first descriptor of an array of poll in another process's memory.
+std::optional<int> first_polled(const std::string& process,
+                                unsigned long array) {
+  const net::Fd memory(
+      ::open((process + "/mem").c_str(), O_RDONLY | O_CLOEXEC));
+  if (!memory) return std::nullopt;
+  pollfd entry{};
+  const ssize_t n =
+      ::pread(memory.get(), &entry, sizeof entry, static_cast<off_t>(array));
+  if (n != sizeof entry) return std::nullopt;
+  return entry.fd;
+}
+
+std::string polled_text(const std::string& process, unsigned long array,
+                        unsigned long count) {
+  if (count != 1) return "over " + std::to_string(count) + " descriptors";
+  const std::optional<int> fd = first_polled(process, array);
+  if (!fd) return "over 1 descriptor";
+  return "on " + descriptor_text(process, static_cast<unsigned long>(*fd));
+}
+
 // What procfs says about a thread in a system call: "NUMBER ARGUMENT... SP PC"
 // (proc(5), /proc/pid/syscall).
 std::string call_text(const std::string& process, const std::string& line) {
@@ -151,7 +173,7 @@ std::string call_text(const std::string& process, const std::string& line) {
   const unsigned long first = std::strtoul(argument[0].c_str(), nullptr, 16);
   if (name == "poll" || name == "ppoll") {
     const unsigned long count = std::strtoul(argument[1].c_str(), nullptr, 16);
-    return text + " over " + std::to_string(count) + " descriptors";
+    return text + ' ' + polled_text(process, first, count);
   }
   if (name == "select" || name == "pselect6") {
     return text + " over descriptors below " +

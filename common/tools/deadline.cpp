@@ -37,6 +37,9 @@ using Clock = std::chrono::steady_clock;
 
 constexpr int status_too_late = 124;  // as timeout(1) has it
 
+// How long a command that is asked to end may take for its last words.
+constexpr milliseconds last_words{1000};
+
 // How long after the command's own end the processes it started may take to
 // end as well, before they count as left behind.
 constexpr milliseconds grace{200};
@@ -133,6 +136,7 @@ class Runner {
   int end();
   void tell_left_behind() const;
   void tell_where(const std::string& what) const;
+  void ask_to_end();
   void kill_all();
 
   std::vector<std::string> command_;
@@ -184,6 +188,7 @@ int Runner::run(std::chrono::seconds limit) {
     tell_where(signal == 0
                    ? " has not ended in " + std::to_string(limit.count()) + " s"
                    : std::string(" was interrupted"));
+    ask_to_end();
     kill_all();
     return signal == 0 ? status_too_late : 128 + signal;
   }
@@ -215,6 +220,13 @@ void Runner::tell_where(const std::string& what) const {
             testing::whereabouts(pid);
   }
   std::fputs(text.c_str(), stderr);
+}
+
+// A test program names its test case then; doctest has a handler for this.
+void Runner::ask_to_end() {
+  const auto until = Clock::now() + last_words;
+  ::kill(child_, SIGTERM);
+  while (!reap() && Clock::now() < until) wait_for_signal(signals_, until);
 }
 
 // Children of the dead become ours, so killing goes on until we have none.

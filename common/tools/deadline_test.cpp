@@ -1,11 +1,13 @@
 #include <doctest/doctest.h>
 #include <fcntl.h>
+#include <poll.h>
 #include <sys/epoll.h>
 #include <sys/ioctl.h>
 #include <sys/syscall.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
+#include <array>
 #include <atomic>
 #include <cerrno>
 #include <csignal>
@@ -127,6 +129,21 @@ TEST_CASE("whereabouts says how many descriptors epoll_wait watches") {
                    " (anon_inode:[eventpoll], watching 1)\n");
 }
 
+TEST_CASE("whereabouts names the only descriptor of poll and counts several") {
+  const net::Fd listener = net::listen_on(net::resolve("127.0.0.1", 0));
+  for (const nfds_t count : {0U, 1U, 2U}) {
+    const Forked waiting([&] {
+      pollfd entry{listener.get(), POLLIN, 0};
+      std::array<pollfd, 2> entries{entry, entry};
+      ::poll(entries.data(), count, -1);
+    });
+    waiting.wait_for(count != 1
+                         ? " over " + std::to_string(count) + " descriptors\n"
+                         : " on descriptor " + std::to_string(listener.get()) +
+                               " (socket:[");
+  }
+}
+
 TEST_CASE("whereabouts reads IPv6 addresses") {
   const net::Fd listener = net::listen_on(net::resolve("::1", 0));
   const Forked accepting([&] { ::accept(listener.get(), nullptr, nullptr); });
@@ -185,6 +202,12 @@ TEST_CASE("what a test found before it hung is not lost") {
   CHECK(contains(late.errors(), " asleep in "));
   CHECK(contains(late.output(), "ERROR: CHECK( false ) is NOT correct!\n"));
   CHECK(contains(late.output(), "  logged: what is wrong\n"));
+}
+
+TEST_CASE("a test that hangs names its test case") {
+  ChildProcess late({DEADLINE, "--seconds", "1", SUBJECT});
+  CHECK(late.wait() == 124);
+  CHECK(contains(late.output(), "test case CRASHED: SIGTERM"));
 }
 
 TEST_CASE("deadline kills and names what a command leaves behind") {

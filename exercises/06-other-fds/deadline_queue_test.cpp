@@ -25,6 +25,12 @@
 
 #include "common/testing/process.hpp"
 
+#if defined(__has_feature)
+#if __has_feature(thread_sanitizer)
+#define TUTORIAL_HAS_CLANG_TSAN 1
+#endif
+#endif
+
 namespace {
 
 using namespace std::chrono_literals;
@@ -80,6 +86,8 @@ extern "C" int clock_gettime(clockid_t clock, timespec* time) noexcept {
   return static_cast<int>(::syscall(SYS_clock_gettime, clock, time));
 }
 
+// Clang's ThreadSanitizer has operators of its own, linked statically.
+#ifndef TUTORIAL_HAS_CLANG_TSAN
 // Not inlined: GCC would see malloc and free in places where they do not match.
 [[gnu::noinline]] void* operator new(std::size_t size) {
   void* memory = std::malloc(size);
@@ -96,6 +104,7 @@ extern "C" int clock_gettime(clockid_t clock, timespec* time) noexcept {
 void operator delete(void* memory, std::size_t) noexcept {
   operator delete(memory);
 }
+#endif
 
 namespace {
 
@@ -223,6 +232,16 @@ TEST_CASE("a later deadline is set") {
                 "the timer stays armed for the nearest");
 }
 
+TEST_CASE("a deadline behind the nearest is moved to the front") {
+  Deadlines deadlines;
+  const auto front = in_about(20s);
+  deadlines.set(7, in_about(50s));
+  deadlines.set(8, in_about(100s));
+  deadlines.set(8, front);
+  CHECK_MESSAGE(is_armed_for(deadlines, front),
+                "who is moved before the nearest is the nearest");
+}
+
 TEST_CASE("the nearest deadline is moved to a later time") {
   Deadlines deadlines;
   const auto second = in_about(100s);
@@ -289,6 +308,33 @@ TEST_CASE("several have the same deadline") {
                 "equal deadlines are all reported");
 }
 
+TEST_CASE("one of several with the same deadline leaves") {
+  Deadlines deadlines;
+  const auto now = Clock::now();
+  for (const int id : {9, 7, 8, 6}) deadlines.set(id, now);
+  deadlines.cancel(8);
+  deadlines.set(6, in_about(100s));
+  CHECK_MESSAGE(text(sorted(reported_soon(deadlines))) == "7 9",
+                "the others stay");
+}
+
+TEST_CASE("very many are due") {
+  Deadlines deadlines;
+  const auto now = Clock::now();
+  for (int id = 0; id < 1'000; ++id) deadlines.set(id, now);
+  is_readable(deadlines.fd(), patience);
+  CHECK_MESSAGE(deadlines.expired().size() == 1'000, "one call reports them");
+}
+
+TEST_CASE("a deadline is cancelled when the timer has fired") {
+  Deadlines deadlines;
+  deadlines.set(7, Clock::now());
+  is_readable(deadlines.fd(), patience);
+  deadlines.cancel(7);
+  CHECK_MESSAGE(!is_readable(deadlines.fd()),
+                "nobody is woken for what was cancelled");
+}
+
 TEST_CASE("a deadline is moved before it is reported") {
   Deadlines deadlines;
   deadlines.set(7, Clock::now());
@@ -324,6 +370,9 @@ TEST_CASE("a time comes twice") {
   deadlines.set(8, now);
   CHECK_MESSAGE(text(reported_soon(deadlines)) == "8",
                 "a time that was reported can be set again");
+  deadlines.set(8, now);
+  CHECK_MESSAGE(text(reported_soon(deadlines)) == "8",
+                "also by the one that was reported");
 }
 
 TEST_CASE("the thread loses the processor after a look at the clock") {
@@ -386,6 +435,7 @@ TEST_CASE("deadlines come and go behind the nearest") {
   for (int id = 1; id < 10'000; ++id) deadlines.set(id, later);
   for (int id = 1; id < 10'000; ++id) deadlines.set(id, later + 1s);
   for (int id = 1; id < 10'000; ++id) deadlines.cancel(id);
+  deadlines.cancel(1);
   CHECK_MESSAGE(tellings == before, "the kernel hears of the nearest only");
 }
 
@@ -405,5 +455,14 @@ TEST_CASE("a server runs for a long time") {
     }
     CHECK_MESSAGE(in_use - before < 65'536,
                   "what was cancelled leaves nothing");
+  }
+  SUBCASE("and clients are idle for too long") {
+    const auto now = Clock::now();
+    for (int id = 1; id < 100'000; ++id) {
+      deadlines.set(id, now);
+      if (id % 1'000 == 0) reported_soon(deadlines);
+    }
+    reported_soon(deadlines);
+    CHECK_MESSAGE(in_use - before < 65'536, "what was reported leaves nothing");
   }
 }

@@ -21,7 +21,9 @@
 //   queue is let in and is a client like the others.
 // - A client leaves as soon as it is between two requests: all that it has sent
 //   by now has been read, no part of a request is left, and the last answer has
-//   been sent whole. It sees the end of its stream, no reset.
+//   been sent whole. It sees the end of its stream, no reset. Sent whole means:
+//   the kernel has all of it. Whether the client has it (SIOCOUTQ in the
+//   lesson) is not asked here; nor is its own end waited for.
 // - The others have the grace to get there, from the request to stop on,
 //   whatever they do; it may be 0. Then they are cut off.
 // - Another request to stop cuts them off at once. Those that have come before

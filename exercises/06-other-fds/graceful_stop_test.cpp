@@ -41,12 +41,14 @@ using testing::Client;
 
 // How long a test waits for what a right server does at once. Where one wait
 // was in vain others will be, and the learner wants to read about it.
-std::chrono::milliseconds patience{5000};
+constexpr std::chrono::milliseconds full_patience{5000};
+std::chrono::milliseconds patience = full_patience;
 constexpr std::chrono::milliseconds little_patience{500};
 
-bool holds_soon(const std::function<bool()>& what) {
+bool holds_soon(const std::function<bool()>& what,
+                std::chrono::milliseconds limit = patience) {
   try {
-    testing::wait_until("it holds", what, patience);
+    testing::wait_until("it holds", what, limit);
     return true;
   } catch (const testing::TimedOut&) {
     patience = little_patience;
@@ -86,7 +88,10 @@ void set_buffer(int fd, int which, int bytes) {
 // would not be the last.
 void serve(const Setting& setting) {
   // The test framework has handlers of its own.
-  for (const int number : {SIGTERM, SIGINT}) ::signal(number, SIG_DFL);
+  for (const int number :
+       {SIGTERM, SIGINT, SIGABRT, SIGSEGV, SIGBUS, SIGFPE, SIGILL}) {
+    ::signal(number, SIG_DFL);
+  }
   net::Fd listener = net::listen_on(net::resolve("127.0.0.1", 0));
   set_buffer(listener.get(), SO_SNDBUF, setting.send_buffer);
   const std::string address = net::local_address(listener).text();
@@ -171,7 +176,8 @@ class Subject {
   Subject(const Subject&) = delete;
   Subject& operator=(const Subject&) = delete;
   ~Subject() {
-    if (server_.pid() > 0 && end() == "runs on") server_.signal(SIGKILL);
+    // It has had its time. This says where it sits, and kills it.
+    if (server_.pid() > 0 && end() == "runs on") server_.stop(0ms);
   }
 
   const net::Address& address() const { return address_; }
@@ -377,20 +383,72 @@ TEST_CASE("a client goes on and on") {
   Client ann = server.enter();
   say(ann, "good ");
   server.ask_to_stop();
-  const bool ended = holds_soon([&] {
-    verdict([&] { ann.send("bye "); });
-    return server.ended();
-  });
+  const bool ended = holds_soon(
+      [&] {
+        verdict([&] { ann.send("bye "); });
+        return server.ended();
+      },
+      full_patience);  // the grace is longer than little of it
   CHECK_MESSAGE(ended, "whatever a client does prolongs no grace");
 }
 
 TEST_CASE("another signal comes") {
+  for (const int number : {SIGTERM, SIGINT}) {
+    Subject server;
+    Client ann = server.enter();
+    say(ann, "good ");
+    server.ask_to_stop();
+    server.ask_to_stop(number);
+    CHECK_MESSAGE(server.end() == "cut off", "another signal ends it at once");
+  }
+}
+
+TEST_CASE("SIGINT comes while a request has come in part") {
   Subject server;
   Client ann = server.enter();
   say(ann, "good ");
+  server.ask_to_stop(SIGINT);
+  CHECK_MESSAGE(says_and_gets(ann, "bye\n", "GOOD BYE\n") == "",
+                "SIGINT gives the grace too");
+}
+
+TEST_CASE("one client is finished and another one is not") {
+  Subject server;
+  Client ann = server.enter();
+  Client bob = server.enter();
+  say(bob, "good ");
   server.ask_to_stop();
+  CHECK_MESSAGE(ends(ann) == "", "who is finished waits for nobody");
   server.ask_to_stop();
-  CHECK_MESSAGE(server.end() == "cut off", "another signal ends it at once");
+}
+
+TEST_CASE("the server is asked when it has run for a while") {
+  Subject server({.grace = 450ms});
+  Client ann = server.enter();
+  say(ann, "good ");
+  ::poll(nullptr, 0, 500);
+  const auto asked = testing::Clock::now();
+  server.signal(SIGTERM);
+  server.end();
+  CHECK_MESSAGE(testing::Clock::now() - asked >= 450ms,
+                "the grace begins with the request to stop");
+}
+
+TEST_CASE("a client does not fetch its answer") {
+  Subject server;
+  Client ann = server.enter();
+  say(ann, long_line('a'));
+  server.settle();
+  server.ask_to_stop();
+  CHECK_MESSAGE(server.end() == "finished",
+                "an answer that the kernel has is sent");
+}
+
+TEST_CASE("nobody asks it to stop") {
+  Subject server;
+  Client ann = server.enter();
+  CHECK_MESSAGE(server.sleeps_on(), "it sleeps before the signal too");
+  server.ask_to_stop();
 }
 
 TEST_CASE("signals come together") {

@@ -20,8 +20,8 @@
 template <typename T>
 class Mailbox {
  public:
-  // For a loop to watch, level-triggered: readable when items have come that
-  // nobody has taken. It may be readable for nothing once, and not for ever.
+  // For a loop to watch, level-triggered: readable when items are in the box.
+  // It may once be readable with nothing in it; take() must end that.
   int fd() const { return event_.get(); }
 
   // From any thread. An item that joins others need not wake the loop.

@@ -230,6 +230,7 @@ struct Course {
   bool was_interrupted;  // it has such a place
   bool lost;             // an item lies there and is not announced
   bool deaf;             // the next item is not announced
+  bool spins;            // an empty box is announced for ever
   std::string steps;
 };
 
@@ -244,9 +245,12 @@ Course interrupt(Call call, Call by, std::size_t at, int waiting) {
   course.visitor.reset();
   box.take_all();
   const bool lost = !box.has_all();
+  bool spins = box.is_announced();
   box.put();
   box.take_all();
-  return {was_interrupted, lost, !lost && !box.has_all(), course.steps};
+  spins = spins || box.is_announced();
+  const bool deaf = !lost && !box.has_all();
+  return {was_interrupted, lost, deaf, spins, course.steps};
 }
 
 // The courses that went wrong: "lock unlock | write". The bar is for the other
@@ -254,6 +258,7 @@ Course interrupt(Call call, Call by, std::size_t at, int waiting) {
 struct Failures {
   std::string lost;
   std::string deaf;
+  std::string spins;
 };
 
 void note(std::string& courses, const std::string& steps) {
@@ -270,6 +275,7 @@ Failures interrupt_everywhere(Call call, Call by) {
       if (!course.was_interrupted) break;
       if (course.lost) note(failures.lost, course.steps);
       if (course.deaf) note(failures.deaf, course.steps);
+      if (course.spins) note(failures.spins, course.steps);
     }
   }
   return failures;
@@ -319,12 +325,14 @@ TEST_CASE("a worker puts while the loop takes") {
   const Failures failures = interrupt_everywhere(take, put_one);
   CHECK_MESSAGE(failures.lost == "", "what comes during take() is announced");
   CHECK_MESSAGE(failures.deaf == "", "what comes after that is announced");
+  CHECK_MESSAGE(failures.spins == "", "when all has been taken it is silent");
 }
 
 TEST_CASE("the loop takes while a worker puts") {
   const Failures failures = interrupt_everywhere(put_one, take);
   CHECK_MESSAGE(failures.lost == "", "what take() has not seen is announced");
   CHECK_MESSAGE(failures.deaf == "", "the next item is announced again");
+  CHECK_MESSAGE(failures.spins == "", "what is taken is silent in the end");
 }
 
 TEST_CASE("a worker puts while another one puts") {
