@@ -844,9 +844,23 @@ TEST_CASE("a folder that goes away in the same moment as a save") {
   watcher.while_stopped([&] {
     write(scratch / "watched/file");
     filesystem::rename(scratch / "other/folder", scratch / "other/moved");
-    filesystem::create_directory(scratch / "other/folder");
   });
   CHECK(watcher.wait() == 1);
+}
+
+TEST_CASE("a folder that is replaced is watched in its place") {
+  const Scratch scratch;
+  filesystem::create_directory(scratch / "other/folder");
+  const Watcher watcher(scratch, "echo run >>../runs",
+                        {"../other/folder/file"});
+  watcher.wait_until_said("watching");
+  watcher.while_stopped([&] {
+    filesystem::rename(scratch / "other/folder", scratch / "other/moved");
+    filesystem::create_directory(scratch / "other/folder");
+  });
+  watcher.wait_until_runs(1);
+  write(scratch / "other/folder/file");
+  watcher.wait_until_runs(2);
 }
 
 TEST_CASE("usage errors give a reason, the usage line and exit status 2") {
