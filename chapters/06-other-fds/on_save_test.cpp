@@ -907,8 +907,8 @@ TEST_CASE("out of descriptors it names the two limits") {
     MESSAGE("a sanitizer opens files of its own: not tried");
     return;
   }
-  ChildProcess program({"/bin/sh", "-c", "ulimit -n 4; exec \"$@\"", "sh",
-                        ON_SAVE, "true", "file"});
+  ChildProcess program({"/bin/sh", "-c", "exec 3>&-; ulimit -n 4; exec \"$@\"",
+                        "sh", ON_SAVE, "true", "file"});
   CHECK(program.wait() == 1);
   CHECK(program.errors() ==
         "on-save: inotify_init1 (limits: fs.inotify.max_user_instances, "
