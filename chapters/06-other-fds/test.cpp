@@ -285,7 +285,8 @@ static Calls calls_for_successor(void (*function)(net::Fd)) {
   server.settle();
   server.stop();
   REQUIRE(Clock::now() < over);
-  wait_until_fired(server.process());
+  wait_until_fired(server.process());  // it was set before the echo
+  wait_until_passed(over);
   Client second(server.address());
   first.finish();
   server.go_on();
