@@ -6,16 +6,21 @@
 #include <sys/socket.h>
 #include <sys/stat.h>
 #include <sys/syscall.h>
+#include <sys/wait.h>
 #include <unistd.h>
 
 #include <algorithm>
 #include <array>
+#include <cerrno>
 #include <chrono>
+#include <climits>
 #include <csignal>
 #include <cstdint>
+#include <cstdlib>
 #include <filesystem>
 #include <fstream>
 #include <functional>
+#include <future>
 #include <string>
 #include <thread>
 #include <utility>
@@ -26,6 +31,7 @@
 #include "chapters/06-other-fds/file_watch.hpp"
 #include "chapters/06-other-fds/limits.hpp"
 #include "chapters/06-other-fds/mailbox.hpp"
+#include "chapters/06-other-fds/say.hpp"
 #include "chapters/06-other-fds/signals.hpp"
 #include "chapters/06-other-fds/timer.hpp"
 #include "common/error.hpp"
@@ -184,9 +190,13 @@ TEST_CASE("a timer set for a later time keeps the earlier one") {
 
 TEST_CASE("a time that has passed fires at once, and never does not fire") {
   Timer timer;
-  timer.set(Clock::now() - 1h);
-  CHECK(readable(timer.fd(), 20s));
-  timer.take();
+  // The clock begins at 0 when the machine does.
+  for (const auto when : {Clock::now() - 1ms, Clock::time_point(0s),
+                          Clock::time_point(-1h), Clock::time_point::min()}) {
+    timer.set(when);
+    CHECK(readable(timer.fd(), 20s));
+    timer.take();
+  }
   timer.set(never);
   CHECK_FALSE(readable(timer.fd()));
   timer.take();  // in vain: it does not sleep
@@ -207,6 +217,51 @@ TEST_CASE("signals are read one after the other") {
     CHECK(signals.take() == 0);
   }
   REQUIRE(::pthread_sigmask(SIG_SETMASK, &before, nullptr) == 0);
+}
+
+namespace {
+
+// Whether it comes back at all.
+bool returns(std::function<void()> action) {
+  std::packaged_task<void()> task(std::move(action));
+  const auto done = task.get_future();
+  std::thread(std::move(task)).detach();
+  return done.wait_for(20s) == std::future_status::ready;
+}
+
+// Says more than any of its readers would keep.
+void say_much(int fd, std::size_t length) {
+  const std::string line = std::string(length - 1, 'x') + '\n';
+  for (int i = 0; i < 3'000; ++i) say(fd, line);
+}
+
+}  // namespace
+
+TEST_CASE(
+    "a pipe that nobody reads keeps nobody waiting, however long a line") {
+  for (const std::size_t length :
+       std::vector<std::size_t>{80, PIPE_BUF, PIPE_BUF + 1, 60'000}) {
+    CAPTURE(length);
+    std::array<int, 2> ends{};
+    net::check(::pipe2(ends.data(), O_CLOEXEC), "pipe2");
+    const net::Fd reader(ends[0]);
+    const net::Fd writer(ends[1]);
+    REQUIRE(returns([=, fd = writer.get()] { say_much(fd, length); }));
+    CHECK(readable(reader.get()));
+  }
+}
+
+TEST_CASE("a terminal that nobody reads keeps nobody waiting") {
+  const net::Fd reader(net::check(::posix_openpt(O_RDWR | O_NOCTTY | O_CLOEXEC),
+                                  "posix_openpt"));
+  net::check(::grantpt(reader.get()), "grantpt");
+  net::check(::unlockpt(reader.get()), "unlockpt");
+  const net::Fd terminal(net::check(
+      ::open(::ptsname(reader.get()), O_RDWR | O_NOCTTY | O_CLOEXEC), "open"));
+  REQUIRE(returns([fd = terminal.get()] { say_much(fd, 80); }));
+  CHECK(readable(reader.get(), 20s));
+  // Who shares it still sleeps in a write.
+  CHECK((::fcntl(terminal.get(), F_GETFL) & O_NONBLOCK) == 0);
 }
 
 TEST_CASE("a limits file is read over what holds without it") {
@@ -267,6 +322,15 @@ TEST_CASE("the reader hands back what another thread has read") {
   results = reader.take();
   REQUIRE(results.size() == 1);
   CHECK(results[0].error == path + ":1: no limit is called 'nonsense'");
+}
+
+TEST_CASE("one wish has one result") {
+  const TemporaryFolder folder;
+  LimitsReader reader(folder.write("limits", ""), {});
+  reader.ask();
+  REQUIRE(readable(reader.fd(), 20s));
+  CHECK(reader.take().size() == 1);
+  CHECK_FALSE(readable(reader.fd(), 50ms));
 }
 
 TEST_CASE("a file saved in place or replaced is seen, its neighbour is not") {
@@ -398,6 +462,14 @@ TEST_CASE("what is not the question is not answered") {
   CHECK(neighbours.answers() == "echo is at port 8080\n");
 }
 
+TEST_CASE("who asks much does not keep the others waiting") {
+  Neighbours neighbours;
+  for (int i = 0; i < 40; ++i) neighbours.send("x");
+  REQUIRE(readable(neighbours.discovery().fd(), 20s));
+  neighbours.discovery().take();
+  CHECK(readable(neighbours.discovery().fd(), 20s));
+}
+
 TEST_CASE("servers that share a discovery port all answer") {
   Neighbours neighbours;
   Discovery other(net::resolve("127.0.0.1", 8081), neighbours.port());
@@ -446,31 +518,82 @@ TEST_CASE("a file that is created is not saved before it is closed") {
   CHECK(watch.take());
 }
 
-TEST_CASE("a link on the way to the folder may lead elsewhere") {
+TEST_CASE("a folder with the name of the file is no save") {
+  const TemporaryFolder folder;
+  FileWatch watch({folder.file("limits")});
+  fs::create_directory(folder.file("limits"));
+  REQUIRE(readable(watch.fd(), 20s));
+  CHECK_FALSE(watch.take());
+}
+
+namespace {
+
+// Takes all there is: whatever is done to a file is there at once.
+bool seen_by(FileWatch& watch) {
+  bool any = false;
+  while (readable(watch.fd())) any |= watch.take();
+  return any;
+}
+
+}  // namespace
+
+TEST_CASE("a link made to lead elsewhere is followed there, and only there") {
   const TemporaryFolder folder;
   for (const char* name : {"1", "2"}) {
     fs::create_directory(folder.file(name));
-    folder.write(std::string(name) + "/limits", name);
+    folder.write(std::string(name) + "/file", "");
   }
-  fs::create_directory_symlink("1", folder.file("now"));
-  FileWatch watch({folder.file("now/limits")});
-  fs::create_directory_symlink("2", folder.file("new"));
-  fs::rename(folder.file("new"), folder.file("now"));
-  REQUIRE(readable(watch.fd(), 20s));
-  CHECK(watch.take());
-  folder.write("2/limits", "saved");
-  REQUIRE(readable(watch.fd(), 20s));
-  CHECK(watch.take());
+  fs::create_symlink("1/file", folder.file("limits"));
+  fs::create_symlink("limits", folder.file("far"));
+  FileWatch watch({folder.file("limits")});
+  FileWatch farther({folder.file("far")});
+  folder.write("1/file", "saved");
+  CHECK(seen_by(watch));
+  CHECK(seen_by(farther));
+  fs::create_symlink("2/file", folder.file("new"));
+  fs::rename(folder.file("new"), folder.file("limits"));
+  CHECK(seen_by(watch));
+  CHECK(seen_by(farther));
+  folder.write("2/file", "saved");
+  CHECK(seen_by(watch));
+  CHECK(seen_by(farther));
+  folder.write("1/file", "saved again");
+  CHECK_FALSE(seen_by(watch));
+  CHECK_FALSE(seen_by(farther));
+}
+
+TEST_CASE("a link on the way to the folder may lead elsewhere") {
+  for (const bool old_one_stays : {true, false}) {
+    const TemporaryFolder folder;
+    for (const char* name : {"1", "2"}) {
+      fs::create_directory(folder.file(name));
+      folder.write(std::string(name) + "/limits", name);
+    }
+    fs::create_directory_symlink("1", folder.file("now"));
+    FileWatch watch({folder.file("now/limits")});
+    fs::create_directory_symlink("2", folder.file("new"));
+    fs::rename(folder.file("new"), folder.file("now"));
+    if (!old_one_stays) fs::remove_all(folder.file("1"));
+    CHECK(seen_by(watch));
+    folder.write("2/limits", "saved");
+    CHECK(seen_by(watch));
+  }
 }
 
 TEST_CASE("a folder that goes away is told") {
-  const TemporaryFolder folder;
-  fs::create_directory(folder.file("inner"));
-  FileWatch watch({folder.file("inner/limits")});
-  fs::remove(folder.file("inner"));
-  REQUIRE(readable(watch.fd(), 20s));
-  CHECK(complaint([&] { watch.take(); }) ==
-        "the folder " + folder.file("inner") + " is no longer there");
+  for (const bool moved : {false, true}) {
+    const TemporaryFolder folder;
+    fs::create_directory(folder.file("inner"));
+    FileWatch watch({folder.file("inner/limits")});
+    if (moved) {
+      fs::rename(folder.file("inner"), folder.file("outer"));
+    } else {
+      fs::remove(folder.file("inner"));
+    }
+    REQUIRE(readable(watch.fd(), 20s));
+    CHECK(complaint([&] { watch.take(); }) ==
+          "the folder " + folder.file("inner") + " is no longer there");
+  }
 }
 
 namespace {
@@ -501,6 +624,25 @@ TEST_CASE("how a command has ended is told") {
   CHECK(run("kill -9 $$") == "killed by SIGKILL");
   CHECK(run("kill -40 $$") == "killed by signal 40");
   CHECK(run("exec 2>/dev/null; no-such-command") == "exit status 127");
+}
+
+TEST_CASE("a command may begin with a dash") {
+  CHECK(run("-x 2>/dev/null") == "exit status 127");
+}
+
+TEST_CASE("how a command has ended is told even if SIGCHLD was ignored") {
+  const auto before = ::signal(SIGCHLD, SIG_IGN);
+  CHECK(run("exit 3") == "exit status 3");
+  ::signal(SIGCHLD, before);
+}
+
+TEST_CASE("a command that is given up leaves no zombie") {
+  {
+    Command command;
+    command.start("sleep 1000");
+  }
+  CHECK(::waitpid(-1, nullptr, WNOHANG) < 0);
+  CHECK(errno == ECHILD);
 }
 
 TEST_CASE("with a command goes all that it has started") {
@@ -556,4 +698,24 @@ TEST_CASE("a command has nothing to read and none of our descriptors") {
   const Mailbox<int> ours;
   const std::string number = std::to_string(ours.fd());
   CHECK(run("test ! -e /proc/$$/fd/" + number + " && cat") == "exit status 0");
+}
+
+TEST_CASE("no part hands its descriptor on to a program, and none sleeps") {
+  sigset_t before;
+  REQUIRE(::pthread_sigmask(SIG_SETMASK, nullptr, &before) == 0);
+  {
+    const TemporaryFolder folder;
+    const Timer timer;
+    const Mailbox<int> mailbox;
+    const Signals signals({SIGUSR1});
+    const FileWatch watch({folder.file("limits")});
+    const Discovery discovery(net::resolve("127.0.0.1", 8080), 0);
+    for (const int fd :
+         {timer.fd(), mailbox.fd(), signals.fd(), watch.fd(), discovery.fd()}) {
+      CAPTURE(fd);
+      CHECK((::fcntl(fd, F_GETFD) & FD_CLOEXEC) != 0);
+      CHECK((::fcntl(fd, F_GETFL) & O_NONBLOCK) != 0);
+    }
+  }
+  REQUIRE(::pthread_sigmask(SIG_SETMASK, &before, nullptr) == 0);
 }

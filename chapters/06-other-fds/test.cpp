@@ -53,6 +53,9 @@ using Calls = std::vector<std::string>;
 
 constexpr milliseconds short_time{300};
 
+// So long a stop waits for who is silent (server.cpp).
+constexpr milliseconds lull{250};
+
 // Long enough for what a test has to do before it has passed.
 constexpr milliseconds quick{testing::sanitized ? 3'000 : 1'000};
 
@@ -79,6 +82,9 @@ void serve_with_deadlines(net::Fd listener) {
 void serve_the_quick(net::Fd listener) {
   serve(std::move(listener), settings_with({.idle_timeout = quick}));
 }
+void serve_until_stopped(net::Fd listener) {
+  with({.grace = 1h})(std::move(listener));
+}
 void serve_the_quick_of_any_generation(net::Fd listener) {
   serve_any_generation(std::move(listener),
                        settings_with({.idle_timeout = quick}));
@@ -94,6 +100,22 @@ std::ptrdiff_t descriptors_called(std::string_view kind, pid_t process) {
 
 void wait_until_passed(Clock::time_point when) {
   testing::wait_until("the time has come", [=] { return Clock::now() > when; });
+}
+
+// Waits until its timer has fired and has not been read: only a timerfd counts
+// ticks (proc_pid_fdinfo(5)). The clock does not tell: the timer may be another
+// processor's, and that one late.
+void wait_until_fired(const RunningServer& server) {
+  const std::string path = "/proc/" + std::to_string(server.pid()) + "/fdinfo";
+  testing::wait_until("its timer fires", [&] {
+    const fs::directory_iterator all(path);
+    return std::any_of(begin(all), end(all), [](const auto& entry) {
+      std::ifstream file(entry.path());
+      std::ostringstream text;
+      text << file.rdbuf();
+      return text.str().find("ticks: 1\n") != std::string::npos;
+    });
+  });
 }
 
 // Waits until the server has taken the signal that stops it: its listener, 3,
@@ -191,16 +213,47 @@ TEST_CASE("1,000 clients idle out within 50 ms of their time, by one timer") {
   CHECK(lateness.worst <= 50ms);
 }
 
-TEST_CASE("who talks is not idle, who is silent beside it is") {
+TEST_CASE("who talks is not idle, who is silent between them is") {
   const RunningServer server(with({.idle_timeout = 2s}));
+  Client before(server.address());
+  CHECK(before.echo("hello") == "hello");
   Client silent(server.address());
-  Client talker(server.address());
+  CHECK(silent.echo("hello") == "hello");
+  Client behind(server.address());
+  const auto start = Clock::now();
   pollfd entry{silent.fd(), POLLIN, 0};
   while (::poll(&entry, 1, 20) == 0) {
-    REQUIRE(talker.echo("hello") == "hello");
+    REQUIRE(before.echo("hello") == "hello");
+    REQUIRE(behind.echo("hello") == "hello");
+    REQUIRE(Clock::now() - start < 20s);
   }
   CHECK(silent.ended());
-  CHECK(talker.echo("hello") == "hello");
+  CHECK(before.echo("hello") == "hello");
+  CHECK(behind.echo("hello") == "hello");
+}
+
+// The timer fires for the first. When the server looks, the time of the second
+// is over, too, but its bytes had come before.
+TEST_CASE("who has spoken in time is not dropped by a server that is late") {
+  const milliseconds limit = 2 * quick;
+  const RunningServer server(with({.idle_timeout = limit}));
+  const auto first_over = Clock::now() + limit;
+  Client first(server.address());
+  CHECK(first.echo("hello") == "hello");
+  wait_until_passed(Clock::now() + quick);
+  Client second(server.address());
+  const auto second_over = Clock::now() + limit;
+  CHECK(second.echo("hello") == "hello");
+  testing::wait_until_settled(server.pid());
+  server.signal(SIGSTOP);
+  REQUIRE(Clock::now() < first_over);
+  wait_until_fired(server);
+  second.send("in time");
+  REQUIRE(Clock::now() < second_over);
+  wait_until_passed(second_over + 50ms);
+  server.signal(SIGCONT);
+  CHECK(second.receive(7) == "in time");
+  CHECK(first.ended());
 }
 
 TEST_CASE("who takes an answer slowly is not idle, who takes nothing is") {
@@ -226,12 +279,15 @@ TEST_CASE("who takes an answer slowly is not idle, who takes nothing is") {
 // and the second gets its number.
 static Calls calls_for_successor(void (*function)(net::Fd)) {
   RecordedServer server(function);
+  const auto earliest = Clock::now() + quick;
   Client first(server.address());
   CHECK(first.echo("warm") == "warm");
-  const auto over = Clock::now() + quick;
   server.settle();
+  // It may have noted the time of the echo only after we had it.
+  const auto over = Clock::now() + quick;
   server.stop();
-  REQUIRE(Clock::now() < over);
+  REQUIRE(Clock::now() < earliest);
+  wait_until_fired(server.process());  // it was set before the echo
   wait_until_passed(over);
   Client second(server.address());
   first.finish();
@@ -371,6 +427,46 @@ TEST_CASE("a stop ends an idle server after a lull, and its clients by a FIN") {
   CHECK(server.stop().clean);
 }
 
+TEST_CASE("a stop waits a lull for who has long been silent, and no longer") {
+  RunningServer server(with({.grace = 1h}));
+  Client client(server.address());
+  CHECK(client.echo("hello") == "hello");
+  wait_until_passed(Clock::now() + 2 * lull);
+  const auto signalled = Clock::now();
+  server.signal(SIGTERM);
+  CHECK(client.ended());
+  CHECK(Clock::now() - signalled >= lull);
+  CHECK(Clock::now() - signalled < 10s);
+}
+
+TEST_CASE(
+    "what comes when the lull is over, before the server looks, is heard") {
+  RecordedServer server(serve_until_stopped);
+  Client client(server.address());
+  CHECK(client.echo("hello") == "hello");
+  server.settle();
+  server.stop_before_wait();  // with the timer set
+  server.process().signal(SIGTERM);
+  server.wait_until_stopped();
+  wait_until_fired(server.process());
+  client.send("just in time");
+  server.go_on();
+  CHECK(client.receive_all() == "just in time");
+}
+
+TEST_CASE("who has not acknowledged an answer is not closed, however silent") {
+  RunningServer server(with({.grace = 1h}));
+  Client late(server.address());
+  const std::string bytes = testing::pattern(500'000);
+  late.send(bytes);
+  testing::wait_until_settled(server.pid());  // the rest is in the kernel
+  server.signal(SIGTERM);
+  wait_until_passed(Clock::now() + 3 * lull);
+  late.send("!");
+  const bool all = late.receive_all() == bytes + '!';
+  CHECK(all);
+}
+
 TEST_CASE("a server without clients stops at once") {
   RunningServer server(with({.grace = 1h}));
   testing::wait_until_settled(server.pid());
@@ -388,6 +484,7 @@ TEST_CASE("who takes no answer is cut off when the grace is over") {
   testing::wait_until("it has ended",
                       [&] { return testing::has_ended(server.pid()); });
   CHECK(Clock::now() - signalled >= short_time);
+  CHECK(Clock::now() - signalled < 4s);  // 5 s unless it is told otherwise
 }
 
 TEST_CASE("who takes an answer late gets all of it after the signal") {
@@ -424,6 +521,17 @@ TEST_CASE("who stands in the queue when it is stopped is served") {
   for (Client& client : clients) client.send("hello");
   server.signal(SIGTERM);
   server.signal(SIGCONT);
+  for (Client& client : clients) CHECK(client.receive_all() == "hello");
+}
+
+TEST_CASE(
+    "out of descriptors those in the queue are served as places get free") {
+  RunningServer server(with({.grace = 1h}));
+  testing::wait_until_settled(server.pid());
+  server.limit_descriptors(testing::open_descriptors(server.pid()) + 2);
+  auto clients = testing::connect_clients(server.address(), 5);
+  for (Client& client : clients) client.send("hello");
+  server.signal(SIGTERM);
   for (Client& client : clients) CHECK(client.receive_all() == "hello");
 }
 
@@ -530,6 +638,27 @@ TEST_CASE("SIGUSR1 prints statistics") {
         std::string::npos);
 }
 
+TEST_CASE("statistics count who has idled out") {
+  Program program({"--idle-timeout", "1ms"});
+  Client client(program.address());
+  CHECK(client.ended());
+  program.process().signal(SIGUSR1);
+  CHECK(program.stop() == 0);
+  CHECK(program.process().output().find(
+            "\nclients 0, accepted 1, idled out 1, bytes 0, ") !=
+        std::string::npos);
+}
+
+TEST_CASE("a SIGPIPE is no reason to stop") {
+  Program program({});
+  Client client(program.address());
+  program.process().signal(SIGPIPE);
+  CHECK(client.echo("hello") == "hello");
+  Client next(program.address());
+  CHECK(next.echo("hello") == "hello");
+  CHECK(program.stop() == 0);
+}
+
 TEST_CASE("statistics that nobody reads keep nobody waiting") {
   Program program({});
   Client client(program.address());
@@ -592,7 +721,7 @@ TEST_CASE("SIGHUP has the limits read again") {
   CHECK(program.stop() == 0);
 }
 
-TEST_CASE("a folder that goes away ends nobody") {
+TEST_CASE("a folder that goes away ends nobody, and SIGHUP still works") {
   const TemporaryFolder folder;
   fs::create_directory(folder.file("inner"));
   folder.write("inner/limits", "grace 7s\n");
@@ -602,8 +731,13 @@ TEST_CASE("a folder that goes away ends nobody") {
   program.process().wait_until_complains("limits stay: the folder " +
                                          folder.file("inner") +
                                          " is no longer there\n");
+  testing::wait_until_settled(program.process().pid());
   Client client(program.address());
   CHECK(client.echo("hello") == "hello");
+  fs::create_directory(folder.file("inner"));
+  folder.write("inner/limits", "grace 8s\n");
+  program.process().signal(SIGHUP);
+  program.process().wait_until_complains("limits: idle-timeout 0, grace 8s\n");
   CHECK(program.stop() == 0);
 }
 
@@ -621,11 +755,36 @@ TEST_CASE("the end of the companion is told, and the server goes on") {
   Program program({"--companion", notes_its_group(file) + "exit 3"});
   const pid_t companion = group_in(file);
   testing::wait_until("it has been reaped", [&] { return is_gone(companion); });
+  testing::wait_until_settled(program.process().pid());
   Client client(program.address());
   CHECK(client.echo("hello") == "hello");
   CHECK(program.stop() == 0);
   CHECK(program.process().errors().starts_with(
       "companion: exit status 3\nstopping; clients left: 1; "));
+}
+
+TEST_CASE("a companion is given the time to end by itself") {
+  const TemporaryFolder folder;
+  const std::string file = folder.file("group");
+  const std::string done = folder.file("done");
+  Program program({"--grace", "1h", "--companion",
+                   "trap 'sleep 0.3; >" + done + "; exit' TERM; " +
+                       notes_its_group(file) + "sleep 1000 & wait"});
+  group_in(file);
+  CHECK(program.stop() == 0);
+  CHECK(fs::exists(done));
+}
+
+TEST_CASE("a companion that stands still hears of the stop, too") {
+  const TemporaryFolder folder;
+  const std::string file = folder.file("group");
+  Program program({"--grace", "1h", "--companion",
+                   notes_its_group(file) + "sleep 1000 & wait"});
+  const pid_t group = group_in(file);
+  net::check(::kill(-group, SIGSTOP), "kill");
+  testing::wait_until("it stands still",
+                      [&] { return testing::state(group) == 'T'; });
+  CHECK(program.stop() == 0);
 }
 
 TEST_CASE("a companion that does not end is killed when the grace is over") {
@@ -640,12 +799,9 @@ TEST_CASE("a companion that does not end is killed when the grace is over") {
   testing::wait_until("all are gone", [&] { return is_gone(group); });
 }
 
-TEST_CASE("discover finds the server without knowing its port") {
-  Program program({"--discovery-port", "0"});
+// The program has settled: the line was flushed with the first one.
+static std::string discovery_port_of(Program& program) {
   testing::wait_until_settled(program.process().pid());
-  std::string output;
-  std::string errors;
-  // The line about it was flushed with the first one.
   const std::string& said = program.process().output();
   const std::string line = "\ndiscovery on 127.255.255.255:";
   const std::size_t at = said.find(line);
@@ -653,6 +809,14 @@ TEST_CASE("discover finds the server without knowing its port") {
   std::istringstream rest(said.substr(at + line.size()));
   std::string port;
   rest >> port;
+  return port;
+}
+
+TEST_CASE("discover finds the server without knowing its port") {
+  Program program({"--discovery-port", "0"});
+  const std::string port = discovery_port_of(program);
+  std::string output;
+  std::string errors;
   CHECK(run({DISCOVER, "--port", port, "--wait", "20s"}, output, errors) == 0);
   CHECK(output == program.address().text() + '\n');
   CHECK(errors == "");
@@ -661,6 +825,31 @@ TEST_CASE("discover finds the server without knowing its port") {
   CHECK(output == "");
   CHECK(errors ==
         "discover: no answer from 127.255.255.255:" + port + " in 50ms\n");
+}
+
+TEST_CASE("discover finds a server that listens on an address of its own") {
+  Program program({"--host", "127.0.0.2", "--discovery-port", "0"});
+  std::string output;
+  std::string errors;
+  CHECK(run({DISCOVER, "--port", discovery_port_of(program), "--wait", "20s"},
+            output, errors) == 0);
+  CHECK(output == program.address().text() + '\n');
+  CHECK(program.stop() == 0);
+}
+
+TEST_CASE("a server that is stopping is not to be found any more") {
+  Program program({"--discovery-port", "0", "--grace", "1h"});
+  const pid_t process = program.process().pid();
+  testing::wait_until_settled(process);
+  const std::size_t before = testing::open_descriptors(process);
+  Client full(program.address());
+  full.send_until_full(64 << 20, 100ms);
+  program.process().signal(SIGTERM);
+  // One more for the client, two less for listener and discovery.
+  testing::wait_until("both are closed", [&] {
+    return testing::open_descriptors(process) == before - 1;
+  });
+  CHECK(program.stop() == 0);
 }
 
 TEST_CASE("what cannot be meant is one line, a usage line and 2") {
