@@ -452,7 +452,6 @@ void Server::take_saved() {
   } catch (const std::exception& error) {
     // Clients do not depend on it, and SIGHUP still works.
     say(STDERR_FILENO, "limits stay: " + std::string(error.what()) + '\n');
-    forget(file_->fd());
   }
 }
 
