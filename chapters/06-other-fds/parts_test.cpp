@@ -524,6 +524,10 @@ TEST_CASE("a folder with the name of the file is no save") {
   fs::create_directory(folder.file("limits"));
   REQUIRE(readable(watch.fd(), 20s));
   CHECK_FALSE(watch.take());
+  fs::create_directory(folder.file("new"));
+  fs::rename(folder.file("new"), folder.file("limits"));
+  REQUIRE(readable(watch.fd(), 20s));
+  CHECK_FALSE(watch.take());
 }
 
 namespace {
