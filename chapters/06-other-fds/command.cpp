@@ -59,8 +59,13 @@ siginfo_t Command::reap() {
   // While the leader is not reaped, the group's number is still ours.
   send_signal(SIGKILL);
   siginfo_t end{};
-  net::check(::waitid(P_PIDFD, static_cast<id_t>(fd()), &end, WEXITED),
-             "waitid");
+  // It has ended, so this does not sleep, and an error is a passing one. If it
+  // stays, nobody can tell how the command ended, and nobody has to die of
+  // that.
+  int failure = -1;
+  for (int tries = 0; failure < 0 && tries < 3; ++tries) {
+    failure = ::waitid(P_PIDFD, static_cast<id_t>(fd()), &end, WEXITED);
+  }
   leader_ = -1;
   pidfd_ = net::Fd();  // the last descriptor of it: epoll forgets it, too
   return end;
@@ -68,6 +73,7 @@ siginfo_t Command::reap() {
 
 std::string text_of(const siginfo_t& end) {
   const std::string number = std::to_string(end.si_status);
+  if (end.si_code == 0) return "ended";
   if (end.si_code == CLD_EXITED) return "exit status " + number;
   const char* name = sigabbrev_np(end.si_status);
   if (name == nullptr) return "killed by signal " + number;

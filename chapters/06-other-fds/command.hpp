@@ -38,5 +38,5 @@ class Command {
   net::Fd pidfd_;
 };
 
-// "exit status 3" or "killed by SIGSEGV".
+// "exit status 3", "killed by SIGSEGV", or "ended" if the kernel did not say.
 std::string text_of(const siginfo_t& end);

@@ -380,7 +380,7 @@ const std::vector<OtherCalls>& other_calls() {
       {"06: openat of limits", "openat", file},
       {"06: read of limits", "read", file},
       {"06: recvfrom, discovery", "recvfrom", socket},
-      {"06: sendto, discovery", "sendto", socket},
+      {"06: sendmsg, discovery", "sendmsg", socket},
       {"06: waitid", "waitid", ""},
       {"06: ioctl", "ioctl", ""},
   };

@@ -504,7 +504,10 @@ void Campaign::plan(std::size_t row, const author::OtherCalls& calls) {
                      author::with_every_descriptor});
   };
   for (const char* error : {"EINTR", "ENOMEM", "EIO"}) add(error, "1");
-  for (const char* error : {"EINTR", "ENOBUFS", "EMFILE"}) add(error, "2+2");
+  // The companion ends once.
+  if (calls.call != "waitid") {
+    for (const char* error : {"EINTR", "ENOBUFS", "EMFILE"}) add(error, "2+2");
+  }
   if (calls.call == "read" || calls.call == "recvfrom") add("EAGAIN", "1");
   if (calls.call == "ioctl" || calls.call == "waitid") add("EIO", "1+");
   rows_[row].open = runs_.size() - before;
