@@ -47,8 +47,8 @@ FileWatch::FileWatch(const std::vector<std::string>& files)
   find_folders();
 }
 
-// One read and no loop: reported level-triggered, what it leaves, or cannot read
-// now, is reported again.
+// One read and no loop: reported level-triggered, what it leaves or cannot read
+// now is reported again.
 bool FileWatch::take() {
   alignas(inotify_event) std::array<char, 4096> events;
   const ssize_t n = ::read(fd(), events.data(), events.size());
