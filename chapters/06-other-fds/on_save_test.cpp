@@ -14,7 +14,7 @@
 #include <filesystem>
 #include <fstream>
 #include <functional>
-#include <iterator>
+#include <sstream>
 #include <string>
 #include <string_view>
 #include <thread>
@@ -36,8 +36,9 @@ using namespace std::chrono_literals;
 namespace filesystem = std::filesystem;
 
 std::string content(const filesystem::path& file) {
-  std::ifstream stream(file);
-  return {std::istreambuf_iterator<char>(stream), {}};
+  std::ostringstream text;
+  text << std::ifstream(file).rdbuf();  // what goes away meanwhile is empty
+  return text.str();
 }
 
 std::size_t count(std::string_view text, std::string_view part) {
