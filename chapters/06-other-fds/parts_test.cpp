@@ -37,6 +37,7 @@
 #include "common/error.hpp"
 #include "common/socket.hpp"
 #include "common/testing/process.hpp"
+#include "common/testing/process_group.hpp"
 #include "common/testing/temporary_folder.hpp"
 
 namespace {
@@ -44,6 +45,9 @@ namespace {
 namespace fs = std::filesystem;
 using namespace std::chrono_literals;
 using std::chrono::milliseconds;
+using testing::group_in;
+using testing::is_gone;
+using testing::notes_its_group;
 using testing::TemporaryFolder;
 
 bool readable(int fd, milliseconds limit = 0ms) {
@@ -610,16 +614,6 @@ std::string run(const std::string& text) {
   return text_of(command.reap());
 }
 
-// The process group that a command has written into a file.
-pid_t group_in(const std::string& file) {
-  pid_t group = 0;
-  testing::wait_until("the command runs",
-                      [&] { return bool(std::ifstream(file) >> group); });
-  return group;
-}
-
-bool is_gone(pid_t group) { return ::kill(-group, 0) < 0 && errno == ESRCH; }
-
 }  // namespace
 
 TEST_CASE("how a command has ended is told") {
@@ -652,8 +646,7 @@ TEST_CASE("a command that is given up leaves no zombie") {
 TEST_CASE("with a command goes all that it has started") {
   const TemporaryFolder folder;
   const std::string file = folder.file("group");
-  const std::string note =
-      "echo $$ > " + file + ".new && mv " + file + ".new " + file + "; ";
+  const std::string note = notes_its_group(file);
   {
     Command command;
     command.start("trap '' TERM; sleep 1000 & " + note + "wait");

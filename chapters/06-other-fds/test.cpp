@@ -28,6 +28,7 @@
 #include "common/testing/child_process.hpp"
 #include "common/testing/client.hpp"
 #include "common/testing/process.hpp"
+#include "common/testing/process_group.hpp"
 #include "common/testing/recorded_server.hpp"
 #include "common/testing/running_server.hpp"
 #include "common/testing/sanitizer.hpp"
@@ -46,6 +47,9 @@ using std::chrono::milliseconds;
 using testing::Client;
 using testing::Clock;
 using testing::count;
+using testing::group_in;
+using testing::is_gone;
+using testing::notes_its_group;
 using testing::RecordedServer;
 using testing::RunningServer;
 using testing::TemporaryFolder;
@@ -360,21 +364,6 @@ bool pump_once(std::vector<Pump>& pumps, std::string_view all, bool sending) {
     if (entries[i].revents != 0) pumps[i].move(entries[i].revents, all);
   }
   return true;
-}
-
-// What is left of a process group.
-bool is_gone(pid_t group) { return ::kill(-group, 0) < 0 && errno == ESRCH; }
-
-// The beginning of a companion's command: its group is in the file then.
-std::string notes_its_group(const std::string& file) {
-  return "echo $$ > " + file + ".new && mv " + file + ".new " + file + "; ";
-}
-
-pid_t group_in(const std::string& file) {
-  pid_t group = 0;
-  testing::wait_until("the companion runs",
-                      [&] { return bool(std::ifstream(file) >> group); });
-  return group;
 }
 
 void stop_under_load(const std::string& all) {
