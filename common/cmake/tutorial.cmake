@@ -11,7 +11,7 @@ add_compile_options(-U_FORTIFY_SOURCE)
 function(tutorial_library name)
   add_library(${name} STATIC ${ARGN})
   target_include_directories(${name} PUBLIC ${PROJECT_SOURCE_DIR})
-  target_compile_options(${name} PRIVATE ${warnings})
+  target_compile_options(${name} PRIVATE $<$<COMPILE_LANGUAGE:CXX>:${warnings}>)
 endfunction()
 
 # tutorial_program(NAME source... LINK library...)
@@ -19,7 +19,7 @@ function(tutorial_program name)
   cmake_parse_arguments(PARSE_ARGV 1 arg "" "" "LINK")
   add_executable(${name} ${arg_UNPARSED_ARGUMENTS})
   target_link_libraries(${name} PRIVATE ${arg_LINK} common)
-  target_compile_options(${name} PRIVATE ${warnings})
+  target_compile_options(${name} PRIVATE $<$<COMPILE_LANGUAGE:CXX>:${warnings}>)
 endfunction()
 
 # tutorial_test(NAME source... LINK library... LABEL label): a doctest program

@@ -66,6 +66,7 @@ inline constexpr std::array capacities{
     Capacity{"01-blocking", 1},      Capacity{"02-select", 900},
     Capacity{"03-poll", 9000},       Capacity{"04-epoll-level", 9000},
     Capacity{"05-epoll-edge", 9000}, Capacity{"06-other-fds", 9000},
+    Capacity{"08-scheduler", 9000},
 };
 
 constexpr bool is_expected_failure(std::string_view chapter,
