@@ -337,6 +337,36 @@ int changed_lines(const fs::path& before, const fs::path& after) {
   return added + removed;
 }
 
+// Functions.
+
+// The definition of a function that no namespace indents, up to its closing
+// brace; white space is one blank, and none where the code needs none.
+std::string function_in(const std::string& source, const std::string& name) {
+  static const std::regex gap("\\s+");
+  static const std::regex needless(" ?([^\\w ]) ?");
+  const std::size_t begin = source.find("\nvoid " + name + '(');
+  const std::size_t end = source.find("\n}\n", begin);
+  if (begin == std::string::npos || end == std::string::npos) return {};
+  const std::string text = source.substr(begin + 1, end + 1 - begin);
+  return std::regex_replace(std::regex_replace(text, gap, " "), needless, "$1");
+}
+
+using Change = std::pair<std::string, std::string>;
+
+// Whether one change of each kind makes chapter 08's serve_client of 01's.
+bool differ_in_two_calls(const std::string& blocking,
+                         const std::string& parking) {
+  std::string expected = function_in(blocking, "serve_client");
+  for (const auto& [call, method] :
+       {Change{"read_some(client,", "client.read("},
+        Change{"write_all(client,", "client.write("}}) {
+    const std::size_t place = expected.find(call);
+    if (place == std::string::npos) return false;
+    expected.replace(place, call.size(), method);
+  }
+  return expected == function_in(parking, "serve_client");
+}
+
 // Errors.
 
 const std::set<std::string>& errno_names() {
@@ -546,6 +576,31 @@ TEST_CASE("neighbours among chapters 02 to 05 differ in at most 100 lines") {
     before = after;
   }
   CHECK(before);
+}
+
+TEST_CASE("serve_client of 01 and of 08 differ in the two I/O calls only") {
+  const std::string blocking = text_of(in_chapter("01-blocking", "server.cpp"));
+  const std::string parking = text_of(in_chapter("08-scheduler", "server.cpp"));
+  CHECK(differ_in_two_calls(blocking, parking));
+  INFO(function_in(parking, "serve_client"));
+  CHECK_FALSE(differ_in_two_calls(blocking, blocking));
+  CHECK_FALSE(differ_in_two_calls(parking, parking));
+  // Each of these is one difference more.
+  for (const auto& [place, other] :
+       {Change{"4096", "1024"}, Change{"for (;;) {", "for (;;) { rt::yield();"},
+        Change{"if (error) return;", "if (error == rt::eof) return;"},
+        Change{"client.read(buffer)", "client.read(std::span(buffer))"},
+        Change{"first(n)", "first(1)"},
+        Change{"if (failure) return;", "// Never."},
+        Change{"(Conn client)", "(const Conn& client)"}}) {
+    CAPTURE(place);
+    std::string changed = parking;
+    const std::size_t begin = changed.find("void serve_client");
+    const std::size_t found = changed.find(place, begin);
+    REQUIRE(found != std::string::npos);
+    changed.replace(found, place.size(), other);
+    CHECK_FALSE(differ_in_two_calls(blocking, changed));
+  }
 }
 
 TEST_CASE("system calls have a leading :: and nothing else has") {
