@@ -28,7 +28,7 @@ func serveClient(client net.Conn) {
 func main() {
 	host := flag.String("host", "127.0.0.1", "address to listen on")
 	port := flag.String("port", "8080", "port to listen on, 0 for any free one")
-	procs := flag.Int("procs", 0, "GOMAXPROCS, 0 to leave it as it is")
+	procs := flag.Int("procs", 1, "GOMAXPROCS: threads that run Go at once")
 	flag.Parse()
 	runtime.GOMAXPROCS(*procs)
 	listener, err := net.Listen("tcp", net.JoinHostPort(*host, *port))
