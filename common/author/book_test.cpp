@@ -82,6 +82,17 @@ const Strings& chapters() {
   return names;
 }
 
+// Those of them that are servers.
+Strings servers() {
+  Strings found;
+  for (const std::string& chapter : chapters()) {
+    if (fs::exists(root / "chapters" / chapter / "server.cpp")) {
+      found.push_back(chapter);
+    }
+  }
+  return found;
+}
+
 bool is_chapter(const std::string& name) {
   static const std::regex form("[0-9]{2}-[a-z-]+");
   return std::regex_match(name, form);
@@ -474,11 +485,11 @@ TEST_CASE("the lists of chapters agree") {
   }
 }
 
-TEST_CASE("the tour visits every chapter in order") {
+TEST_CASE("the tour visits every server in order") {
   const Strings lists = matches(text_of(root / "common/tools/CMakeLists.txt"),
                                 "set\\(chapters ([^)]*)\\)");
   REQUIRE(lists.size() == 1);
-  CHECK(joined(words(lists[0])) == joined(chapters()));
+  CHECK(joined(words(lists[0])) == joined(servers()));
 }
 
 TEST_CASE("the table of the arc is the same on both pages") {
@@ -553,10 +564,12 @@ TEST_CASE("a lesson shows two figures or more, and all figures are used") {
 }
 
 TEST_CASE("server.cpp keeps to its lines, and programs to 80 columns") {
-  for (const std::string& chapter : chapters()) {
-    const fs::path server = in_chapter(chapter, "server.cpp");
+  for (const std::string& chapter : servers()) {
     CAPTURE(chapter);
+    const fs::path server = in_chapter(chapter, "server.cpp");
     CHECK(author::read_lines(server).size() <= most_lines(chapter));
+  }
+  for (const std::string& chapter : chapters()) {
     for (const fs::path& path : programs(chapter)) {
       const Lines lines = author::read_lines(path);
       for (std::size_t i = 0; i < lines.size(); ++i) {
@@ -605,13 +618,16 @@ TEST_CASE("serve_client of 01 and of 08 differ in the two I/O calls only") {
 
 TEST_CASE("system calls have a leading :: and nothing else has") {
   for (const std::string& chapter : chapters()) {
-    CHECK(contains(text_of(in_chapter(chapter, "server.cpp")), " ::"));
+    CAPTURE(chapter);
+    bool any = false;
     for (const fs::path& path : programs(chapter)) {
-      for (const std::string& why :
-           author::unmarked_system_calls(text_of(path))) {
+      const std::string text = text_of(path);
+      any = any || contains(text, " ::");
+      for (const std::string& why : author::unmarked_system_calls(text)) {
         fail(path, 1, why);
       }
     }
+    CHECK(any);
   }
 }
 
