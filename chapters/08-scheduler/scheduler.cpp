@@ -20,6 +20,17 @@ constexpr int ticks_a_poll = 61;
 // A goroutine whose descriptor is always ready would never park.
 constexpr int calls_a_turn = 16;
 
+// With a thousand goroutines the next stack is in no cache. It is asked for one
+// switch ahead: its newest frames, the oldest, and the record of the one after.
+void fetch(const Goroutine& goroutine) {
+  constexpr std::size_t line = 64;
+  __builtin_prefetch(goroutine.next);
+  const char* newest =
+      static_cast<const char*>(goroutine.context.stack_pointer);
+  for (std::size_t i = 0; i < 8; ++i) __builtin_prefetch(newest + i * line);
+  __builtin_prefetch(static_cast<const char*>(goroutine.body) - line);
+}
+
 OverflowReport::Running who_runs() {
   const Goroutine* running = Scheduler::running_here();
   if (running == nullptr) return {"thread", 0, nullptr};
@@ -122,6 +133,7 @@ Context& Scheduler::next() {
   }
   running_ = &runnable_.pop();
   running_->state = Goroutine::State::Running;
+  if (!runnable_.empty()) fetch(*runnable_.first());
   return running_->context;
 }
 

@@ -40,14 +40,16 @@ function(tutorial_test name)
   endif()
 endfunction()
 
-# tutorial_chapter([RECORDED] [EDGES] [OWN_MAIN] [PARTS source...]): the chapter
-# in this folder, with its program, its tests, its facts and the contract
-# compiled against it. RECORDED: it uses epoll, and its tests see the server's
-# calls (common/testing/recorded_server.hpp). EDGES: and it watches its clients
-# edge-triggered. OWN_MAIN: its main.cpp in place of the common one. PARTS: what
-# its server is made of besides server.cpp.
+# tutorial_chapter([RECORDED] [EDGES] [GOROUTINES] [OWN_MAIN] [PARTS source...]):
+# the chapter in this folder, with its program, its tests, its facts and the
+# contract compiled against it. RECORDED: it uses epoll, and its tests see the
+# server's calls (common/testing/recorded_server.hpp). EDGES: and it watches its
+# clients edge-triggered. GOROUTINES: and their turns are no rounds of its own.
+# OWN_MAIN: its main.cpp in place of the common one. PARTS: what its server is
+# made of besides server.cpp.
 function(tutorial_chapter)
-  cmake_parse_arguments(PARSE_ARGV 0 arg "RECORDED;EDGES;OWN_MAIN" "" "PARTS")
+  cmake_parse_arguments(PARSE_ARGV 0 arg "RECORDED;EDGES;GOROUTINES;OWN_MAIN" ""
+                        "PARTS")
   get_filename_component(name ${CMAKE_CURRENT_SOURCE_DIR} NAME)
   set(chapters ${PROJECT_SOURCE_DIR}/chapters)
   set(main ${chapters}/main.cpp)
@@ -64,11 +66,17 @@ function(tutorial_chapter)
   if(arg_RECORDED)
     set(shared ${PROJECT_SOURCE_DIR}/common/testing)
     target_sources(${name}-test PRIVATE ${shared}/epoll_server_test.cpp)
-    if(NOT arg_OWN_MAIN)
-      target_sources(${name}-test PRIVATE ${shared}/epoll_program_test.cpp)
-    endif()
     if(arg_EDGES)
       target_sources(${name}-test PRIVATE ${shared}/edge_server_test.cpp)
+    endif()
+    if(NOT arg_GOROUTINES)
+      target_sources(${name}-test PRIVATE ${shared}/epoll_listener_test.cpp)
+    endif()
+    if(arg_EDGES AND NOT arg_GOROUTINES)
+      target_sources(${name}-test PRIVATE ${shared}/edge_round_test.cpp)
+    endif()
+    if(NOT arg_OWN_MAIN AND NOT arg_GOROUTINES)
+      target_sources(${name}-test PRIVATE ${shared}/epoll_program_test.cpp)
     endif()
     target_link_libraries(${name}-test PRIVATE recording)
   endif()
@@ -101,22 +109,22 @@ function(tutorial_broken_copy function old new)
                                                  serve=${function})
 endfunction()
 
-# tutorial_answer(TARGET NAME FOLDER library...): the test of an exercise as a
-# program that finds <NAME.hpp> in the folder.
+# The test of an exercise as a program that finds <NAME.hpp> in the folder, with
+# further libraries to link.
 function(tutorial_answer target name folder)
-  tutorial_program(${target} ${name}_test.cpp
-                   LINK ${ARGN} testing doctest_main)
+  tutorial_program(${target} ${name}_test.cpp LINK ${ARGN} testing doctest_main)
   target_include_directories(${target} BEFORE PRIVATE ${folder})
 endfunction()
 
-# tutorial_exercise(NAME WRONG belief... VARIANTS name... [PROGRAM name]
-#                   [SECONDS n] [REPAIR] [LINK library...]): one test and all
-#                   who take it.
+# tutorial_exercise(NAME WRONG belief... VARIANTS name... [LINK library...]
+#                   [PROGRAM name] [SECONDS n] [REPAIR]): one test and all who
+#                   take it.
 #   exercise-NAME, check-NAME   the learner's file; built on request only
 #   solution-NAME               also built as a server program PROGRAM
 #   starter-NAME, wrong-NAME.b, variant-NAME.v, exercise-files-CHAPTER
 #                               the author's; with TUTORIAL_AUTHOR only
-# REPAIR: the starter is a program with a fault, not one with gaps.
+# LINK: what the answers are built on, besides common. REPAIR: the starter is a
+# program with a fault, not one with gaps.
 function(tutorial_exercise name)
   cmake_parse_arguments(PARSE_ARGV 1 arg "REPAIR" "PROGRAM;SECONDS"
                         "WRONG;VARIANTS;LINK")
