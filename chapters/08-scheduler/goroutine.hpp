@@ -51,7 +51,7 @@ struct alignas(64) Goroutine {
   Goroutine* next = nullptr;
   State state = State::Ended;
   bool timed_out = false;  // woken by its timer and not by what it waited for
-  int calls = 0;           // I/O calls that went through since it was parked
+  int calls = 0;           // I/O calls since it was parked
   void* body = nullptr;    // at the top of the stack
   std::uint64_t id = 0;
   std::size_t index = 0;  // of its record

@@ -188,8 +188,8 @@ void Scheduler::make_runnable(Goroutine& goroutine) {
 }
 
 void Scheduler::begin_call() {
-  if (running_->calls < calls_a_turn) return;
-  running_->calls = 0;
+  if (++running_->calls <= calls_a_turn) return;
+  running_->calls = 1;
   if (!ending_) yield();
 }
 

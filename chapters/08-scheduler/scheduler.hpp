@@ -69,9 +69,9 @@ class Scheduler {
   // Gives the descriptor back, and its waiters find it closed.
   void close(Descriptor& descriptor);
 
-  // Before an I/O call: who has made many without being parked yields first.
+  // Before an I/O call, whatever becomes of it: who has made many without being
+  // parked yields first.
   void begin_call();
-  void call_went_through() { ++running_->calls; }
 
   std::size_t count() const { return count_; }
   bool ending() const { return ending_; }
