@@ -3,7 +3,10 @@
 set(warnings -Wall -Wextra -Wpedantic -Wshadow -Wconversion -Wsign-conversion
              -Werror)
 
-set(quick_options -O0 $<$<CONFIG:RelWithDebInfo>:-g0>)
+set(quick_options -O0 -g0)
+if(TUTORIAL_QUICK_TESTS)
+  set(quick_options ${TUTORIAL_QUICK_TESTS})
+endif()
 
 # Tests stand in for calls such as recv and poll. Where a distribution fortifies
 # by default, __recv_chk and __poll_chk would go past them.
