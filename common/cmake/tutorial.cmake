@@ -16,7 +16,7 @@ add_compile_options(-U_FORTIFY_SOURCE)
 function(tutorial_library name)
   add_library(${name} STATIC ${ARGN})
   target_include_directories(${name} PUBLIC ${PROJECT_SOURCE_DIR})
-  target_compile_options(${name} PRIVATE ${warnings})
+  target_compile_options(${name} PRIVATE $<$<COMPILE_LANGUAGE:CXX>:${warnings}>)
 endfunction()
 
 # tutorial_program(NAME source... LINK library...)
@@ -24,7 +24,7 @@ function(tutorial_program name)
   cmake_parse_arguments(PARSE_ARGV 1 arg "" "" "LINK")
   add_executable(${name} ${arg_UNPARSED_ARGUMENTS})
   target_link_libraries(${name} PRIVATE ${arg_LINK} common)
-  target_compile_options(${name} PRIVATE ${warnings})
+  target_compile_options(${name} PRIVATE $<$<COMPILE_LANGUAGE:CXX>:${warnings}>)
 endfunction()
 
 # tutorial_objects(NAME source LINK library...): a source that many programs
@@ -79,14 +79,16 @@ function(tutorial_test name)
   endif()
 endfunction()
 
-# tutorial_chapter([RECORDED] [EDGES] [OWN_MAIN] [PARTS source...]): the chapter
-# in this folder, with its program, its tests, its facts and the contract
-# linked to it. RECORDED: it uses epoll, and its tests see the server's
-# calls (common/testing/recorded_server.hpp). EDGES: and it watches its clients
-# edge-triggered. OWN_MAIN: its main.cpp in place of the common one. PARTS: what
-# its server is made of besides server.cpp.
+# tutorial_chapter([RECORDED] [EDGES] [GOROUTINES] [OWN_MAIN] [PARTS source...]):
+# the chapter in this folder, with its program, its tests, its facts and the
+# contract linked to it. RECORDED: it uses epoll, and its tests see the
+# server's calls (common/testing/recorded_server.hpp). EDGES: and it watches its
+# clients edge-triggered. GOROUTINES: and their turns are no rounds of its own.
+# OWN_MAIN: its main.cpp in place of the common one. PARTS: what its server is
+# made of besides server.cpp.
 function(tutorial_chapter)
-  cmake_parse_arguments(PARSE_ARGV 0 arg "RECORDED;EDGES;OWN_MAIN" "" "PARTS")
+  cmake_parse_arguments(PARSE_ARGV 0 arg "RECORDED;EDGES;GOROUTINES;OWN_MAIN" ""
+                        "PARTS")
   get_filename_component(name ${CMAKE_CURRENT_SOURCE_DIR} NAME)
   set(main $<TARGET_OBJECTS:server_main>)
   if(arg_OWN_MAIN)
@@ -100,14 +102,22 @@ function(tutorial_chapter)
                              PRIVATE PROGRAM="$<TARGET_FILE:${name}>")
   add_dependencies(${name}-test ${name})
   if(arg_RECORDED)
-    set(shared ${PROJECT_SOURCE_DIR}/common/testing)
-    target_sources(${name}-test PRIVATE $<TARGET_OBJECTS:epoll_server_test>)
-    if(NOT arg_OWN_MAIN)
-      target_sources(${name}-test PRIVATE ${shared}/epoll_program_test.cpp)
-    endif()
+    set(suites epoll_server)
     if(arg_EDGES)
-      target_sources(${name}-test PRIVATE $<TARGET_OBJECTS:edge_server_test>)
+      list(APPEND suites edge_server)
     endif()
+    if(NOT arg_GOROUTINES)
+      list(APPEND suites epoll_listener)
+    endif()
+    if(arg_EDGES AND NOT arg_GOROUTINES)
+      list(APPEND suites edge_round)
+    endif()
+    list(TRANSFORM suites REPLACE "(.+)" "$<TARGET_OBJECTS:\\1_test>")
+    if(NOT arg_OWN_MAIN AND NOT arg_GOROUTINES)
+      list(APPEND suites
+           ${PROJECT_SOURCE_DIR}/common/testing/epoll_program_test.cpp)
+    endif()
+    target_sources(${name}-test PRIVATE ${suites})
     target_link_libraries(${name}-test PRIVATE recording)
   endif()
   tutorial_test(${name}-facts facts_test.cpp LABEL facts)

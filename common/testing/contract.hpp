@@ -58,6 +58,7 @@ inline constexpr std::array expected_failures{
     Failure{"01-blocking", "4b", "the thread sleeps in send for the full one"},
     Failure{"01-blocking", "4d", "a client that never stops is never left"},
     Failure{"02-select", "2c", "descriptor 1,024 has no bit in an fd_set"},
+    Failure{"08-scheduler", "9", "it has a stack, and two pages of it are used"},
 };
 
 struct Capacity {
@@ -69,6 +70,7 @@ inline constexpr std::array capacities{
     Capacity{"01-blocking", 1},      Capacity{"02-select", 900},
     Capacity{"03-poll", 9000},       Capacity{"04-epoll-level", 9000},
     Capacity{"05-epoll-edge", 9000}, Capacity{"06-other-fds", 9000},
+    Capacity{"08-scheduler", 9000},
 };
 
 constexpr bool is_expected_failure(std::string_view chapter,

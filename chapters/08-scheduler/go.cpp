@@ -1,0 +1,78 @@
+// The public functions of rt/go.hpp and rt/time.hpp.
+
+#include <exception>
+#include <stdexcept>
+
+#include "chapters/08-scheduler/scheduler.hpp"
+#include "rt/go.hpp"
+#include "rt/time.hpp"
+
+namespace rt {
+namespace {
+
+// As long as it lives, writing to a pipe without readers is an error and not
+// the end of the process. An action of somebody's own is left.
+class IgnoreSigpipe {
+ public:
+  IgnoreSigpipe() {
+    ::sigaction(SIGPIPE, nullptr, &old_);
+    if (old_.sa_handler == SIG_DFL) ::signal(SIGPIPE, SIG_IGN);
+  }
+  IgnoreSigpipe(const IgnoreSigpipe&) = delete;
+  IgnoreSigpipe& operator=(const IgnoreSigpipe&) = delete;
+  ~IgnoreSigpipe() { ::sigaction(SIGPIPE, &old_, nullptr); }
+
+ private:
+  struct sigaction old_ {};
+};
+
+}  // namespace
+
+void engine::run(const std::function<void()>& main_body, const Options& options,
+                 const Origin& where) {
+  if (Scheduler::runs_here()) throw std::logic_error("rt::run inside rt::run");
+  const IgnoreSigpipe ignore;
+  Scheduler scheduler(options);
+  std::exception_ptr failure;
+  scheduler.run(
+      [&] {
+        try {
+          main_body();
+        } catch (...) {
+          failure = std::current_exception();
+        }
+      },
+      where);
+  if (failure) std::rethrow_exception(failure);
+}
+
+Handle engine::spawn(const Body& body, const Origin& where) {
+  Scheduler& scheduler = Scheduler::current();
+  const Goroutine& goroutine = scheduler.spawn(body, where);
+  return {goroutine.index, goroutine.id};
+}
+
+void Handle::join() const {
+  Scheduler& scheduler = Scheduler::current();
+  Goroutine* goroutine = scheduler.find(index_, id_);
+  if (goroutine == nullptr) return;  // it has ended
+  goroutine->joiners.push(scheduler.running());
+  scheduler.park("join", static_cast<std::int64_t>(id_));
+}
+
+void yield() { Scheduler::current().yield(); }
+
+std::size_t goroutine_count() { return Scheduler::current().count(); }
+
+void dump(std::FILE* file) { Scheduler::current().dump(file); }
+
+void sleep_until(TimePoint time) {
+  Scheduler& scheduler = Scheduler::current();
+  if (time <= Clock::now()) {
+    scheduler.yield();
+  } else {
+    scheduler.park_until(time, "sleep", -1);
+  }
+}
+
+}  // namespace rt

@@ -1,0 +1,108 @@
+#include "chapters/08-scheduler/report.hpp"
+
+#include <atomic>
+#include <cerrno>
+#include <chrono>
+#include <cstdlib>
+#include <string_view>
+
+#include "chapters/07-fiber/signal_line.hpp"
+#include "chapters/08-scheduler/scheduler.hpp"
+#include "common/error.hpp"
+
+namespace rt {
+namespace {
+
+// A signal is the process's: of several schedulers the last one answers.
+std::atomic<const Netpoll*> netpoll_to_interrupt = nullptr;
+std::atomic<bool> list_wanted = false;
+
+// The list is printed by the scheduler, which may be asleep, or far away while
+// a goroutine computes; then at least that one is named at once.
+void on_sigquit(int) {
+  const int error = errno;
+  list_wanted = true;
+  if (const Netpoll* netpoll = netpoll_to_interrupt) netpoll->interrupt();
+  if (const Goroutine* running = Scheduler::running_here()) {
+    SignalLine() << "goroutine " << running->id
+                 << " is running; the list follows when it parks or yields";
+  }
+  errno = error;
+}
+
+std::string_view base_name(std::string_view path) {
+  return path.substr(path.rfind('/') + 1);  // npos + 1 is 0
+}
+
+}  // namespace
+
+Report::Report(const Netpoll& netpoll) : start_(Clock::now()) {
+  const char* wanted = std::getenv("RT_TRACE");
+  if (wanted != nullptr && std::string_view(wanted) == "1") {
+    next_trace_ = start_ + std::chrono::seconds(1);
+  }
+  netpoll_to_interrupt = &netpoll;
+  struct sigaction action {};
+  action.sa_handler = on_sigquit;
+  action.sa_flags = SA_ONSTACK | SA_RESTART;
+  net::check(::sigaction(SIGQUIT, &action, &old_action_), "sigaction");
+}
+
+Report::~Report() {
+  ::sigaction(SIGQUIT, &old_action_, nullptr);
+  netpoll_to_interrupt = nullptr;
+}
+
+void Report::say(const Scheduler& scheduler, TimePoint now) {
+  ++polls_;
+  if (list_wanted.exchange(false)) scheduler.dump(stderr);
+  if (now >= next_trace_) trace(scheduler, now);
+}
+
+void Report::trace(const Scheduler& scheduler, TimePoint now) {
+  const Scheduler::Numbers numbers = scheduler.numbers();
+  const std::chrono::duration<double> passed = now - start_;
+  std::fprintf(stderr,
+               "rt %.1f s: 1 worker, %zu goroutines: %zu runnable, %zu in "
+               "netpoll, %zu timers; %zu stacks, %zu free; %ju started, %ju "
+               "polls\n",
+               passed.count(), scheduler.count(), numbers.runnable,
+               numbers.waiters, numbers.timers, numbers.stacks,
+               numbers.free_stacks, std::uintmax_t{numbers.started},
+               std::uintmax_t{polls_});
+  next_trace_ = now + std::chrono::seconds(1);
+}
+
+void print(std::FILE* file, const Goroutine& goroutine, TimePoint now) {
+  std::fprintf(file, "goroutine %ju [", std::uintmax_t{goroutine.id});
+  if (goroutine.state == Goroutine::State::Running) {
+    std::fprintf(file, "running");
+  } else if (goroutine.state == Goroutine::State::Runnable) {
+    std::fprintf(file, "runnable");
+  } else {
+    const Goroutine::Wait& wait = goroutine.wait;
+    std::fprintf(file, "%s", wait.what);
+    if (wait.on >= 0) std::fprintf(file, " %jd", std::intmax_t{wait.on});
+    const std::chrono::duration<double> passed = now - wait.since;
+    std::fprintf(file, ", %.1f s", passed.count());
+  }
+  const std::string_view name = base_name(goroutine.origin.file);
+  std::fprintf(file, "], created at %.*s:%d\n", static_cast<int>(name.size()),
+               name.data(), goroutine.origin.line);
+}
+
+void die_of_exception(const Goroutine& goroutine, const char* what) {
+  std::fflush(stdout);
+  std::fprintf(stderr, "exception in a goroutine: %s\n", what);
+  print(stderr, goroutine, {});
+  std::_Exit(2);
+}
+
+void die_of_deadlock(const Scheduler& scheduler) {
+  std::fflush(stdout);
+  std::fprintf(stderr, "all goroutines are asleep - deadlock!\n");
+  scheduler.dump(stderr);
+  std::_Exit(2);
+}
+
+}  // namespace rt

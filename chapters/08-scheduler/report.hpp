@@ -1,0 +1,49 @@
+#pragma once
+
+#include <signal.h>
+
+#include <cstdint>
+#include <cstdio>
+
+#include "chapters/08-scheduler/goroutine.hpp"
+#include "chapters/08-scheduler/netpoll.hpp"
+
+namespace rt {
+
+class Scheduler;
+
+// What a scheduler says of itself when it is asked: by SIGQUIT the list of
+// goroutines, with RT_TRACE=1 a line a second.
+class Report {
+ public:
+  explicit Report(const Netpoll& netpoll);
+  Report(const Report&) = delete;
+  Report& operator=(const Report&) = delete;
+  ~Report();
+
+  // When it wants to be called, at the latest.
+  TimePoint next() const { return next_trace_; }
+
+  // Says on standard error what has been asked for since the last call.
+  void say(const Scheduler& scheduler, TimePoint now);
+
+ private:
+  void trace(const Scheduler& scheduler, TimePoint now);
+
+  struct sigaction old_action_ {};
+  TimePoint start_;
+  TimePoint next_trace_ = never;
+  std::uint64_t polls_ = 0;
+};
+
+// "goroutine 4 [read on 7, 1.2 s], created at server.cpp:41"
+void print(std::FILE* file, const Goroutine& goroutine, TimePoint now);
+
+// An exception has left a goroutine. Ends the process with status 2.
+[[noreturn]] void die_of_exception(const Goroutine& goroutine,
+                                   const char* what);
+
+// Nobody can ever run again. Ends the process with status 2.
+[[noreturn]] void die_of_deadlock(const Scheduler& scheduler);
+
+}  // namespace rt
