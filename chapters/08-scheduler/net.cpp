@@ -187,16 +187,16 @@ Pollable::Pollable(Shared descriptor) : descriptor_(std::move(descriptor)) {}
 
 Pollable& Pollable::operator=(Pollable&& other) noexcept {
   if (this == &other) return *this;
-  close();
+  this->close();
   descriptor_ = std::move(other.descriptor_);
   return *this;
 }
 
-Pollable::~Pollable() { close(); }
+Pollable::~Pollable() { this->close(); }
 
 std::error_code Pollable::close() {
   if (descriptor_ == nullptr || descriptor_->closed) return closed;
-  Scheduler::current().close(*descriptor_);
+  Scheduler::current().evict(*descriptor_);
   return {};
 }
 

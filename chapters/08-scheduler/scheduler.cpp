@@ -66,7 +66,7 @@ void Scheduler::run(const std::function<void()>& main_body,
   const Goroutine& main = spawn(engine::body_of(body), where);
   while (main.state != Goroutine::State::Ended) turn();
   ending_ = true;
-  for (Descriptor* descriptor : netpoll_.descriptors()) close(*descriptor);
+  for (Descriptor* descriptor : netpoll_.descriptors()) evict(*descriptor);
   while (!runnable_.empty()) turn();
 }
 
@@ -145,7 +145,7 @@ void Scheduler::go_on(Goroutine& self) {
 // One turn of the loop: a look at the kernel, then goroutines, each of which
 // switches to the next by itself.
 void Scheduler::turn() {
-  poll();
+  look();
   if (!runnable_.empty()) switch_to(thread_, next());
 }
 
@@ -210,7 +210,7 @@ std::error_code Scheduler::wait(Descriptor& descriptor, Slot& slot,
 
 // No call is in the kernel now: on this thread we are the only ones to run. So
 // the number can be given back at once, and who wakes does not use it again.
-void Scheduler::close(Descriptor& descriptor) {
+void Scheduler::evict(Descriptor& descriptor) {
   netpoll_.remove(descriptor);
   descriptor.closed = true;
   descriptor.fd = net::Fd();
@@ -221,7 +221,7 @@ void Scheduler::close(Descriptor& descriptor) {
   }
 }
 
-void Scheduler::poll() {
+void Scheduler::look() {
   ticks_ = 0;
   const bool idle = runnable_.empty();
   if (idle && waiters_ == 0 && timers_.empty()) die_of_deadlock(*this);

@@ -66,8 +66,9 @@ class Scheduler {
   std::error_code wait(Descriptor& descriptor, Slot& slot, const char* what,
                        TimePoint deadline = never);
 
-  // Gives the descriptor back, and its waiters find it closed.
-  void close(Descriptor& descriptor);
+  // Gives the number back, and those who wait find it closed. Go: evict
+  // (internal/poll/fd_poll_runtime.go).
+  void evict(Descriptor& descriptor);
 
   // Before an I/O call, whatever becomes of it: who has made many without being
   // parked yields first.
@@ -93,7 +94,7 @@ class Scheduler {
   void go_on(Goroutine& self);
   Context& next();
   void make_runnable(Goroutine& goroutine);
-  void poll();
+  void look();
   std::chrono::nanoseconds time_to_wait() const;
   void fire_timers();
 
