@@ -18,7 +18,6 @@ struct Goroutine;
 class Queue {
  public:
   bool empty() const { return first_ == nullptr; }
-  const Goroutine* first() const { return first_; }
   std::size_t size() const { return size_; }
   void push(Goroutine& goroutine);
   Goroutine& pop();           // of a queue that is not empty

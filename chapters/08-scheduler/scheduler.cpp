@@ -13,23 +13,12 @@
 namespace rt {
 namespace {
 
-// If somebody can always run, the kernel and the clock are looked at after so
-// many switches.
-constexpr int ticks_a_poll = 61;
+// If somebody can always run, the kernel and the clock are looked at once all
+// have had a turn, but not more often than after so many switches.
+constexpr std::size_t least_switches = 61;
 
 // A goroutine whose descriptor is always ready would never park.
 constexpr int calls_a_turn = 16;
-
-// With a thousand goroutines the next stack is in no cache. It is asked for one
-// switch ahead: its newest frames, the oldest, and the record of the one after.
-void fetch(const Goroutine& goroutine) {
-  constexpr std::size_t line = 64;
-  __builtin_prefetch(goroutine.next);
-  const char* newest =
-      static_cast<const char*>(goroutine.context.stack_pointer);
-  for (std::size_t i = 0; i < 8; ++i) __builtin_prefetch(newest + i * line);
-  __builtin_prefetch(static_cast<const char*>(goroutine.body) - line);
-}
 
 OverflowReport::Running who_runs() {
   const Goroutine* running = Scheduler::running_here();
@@ -127,13 +116,12 @@ Goroutine* Scheduler::find(std::size_t index, std::uint64_t id) {
 // The next to run: a goroutine, or, if nobody can or it is time for a look at
 // the kernel, the loop on the stack of run.
 Context& Scheduler::next() {
-  if (runnable_.empty() || ++ticks_ >= ticks_a_poll) {
+  if (runnable_.empty() || switches_left_-- == 0) {
     running_ = nullptr;
     return thread_;
   }
   running_ = &runnable_.pop();
   running_->state = Goroutine::State::Running;
-  if (!runnable_.empty()) fetch(*runnable_.first());
   return running_->context;
 }
 
@@ -222,7 +210,6 @@ void Scheduler::evict(Descriptor& descriptor) {
 }
 
 void Scheduler::look() {
-  ticks_ = 0;
   const bool idle = runnable_.empty();
   if (idle && waiters_ == 0 && timers_.empty()) die_of_deadlock(*this);
   if (idle || waiters_ > 0) {
@@ -232,6 +219,7 @@ void Scheduler::look() {
   now_ = Clock::now();
   fire_timers();
   report_.say(*this, now_);
+  switches_left_ = std::max(runnable_.size(), least_switches);
 }
 
 std::chrono::nanoseconds Scheduler::time_to_wait() const {

@@ -103,12 +103,12 @@ class Scheduler {
   Context thread_;  // of the loop, on the stack that run was called on
   Goroutine* running_ = nullptr;
   Queue runnable_;
-  int ticks_ = 0;  // switches since the last poll
+  std::size_t switches_left_ = 0;  // until the next look at the kernel
 
   // Those that wait for a time, earliest first. Equal times in the order in
   // which they came, which std::multimap promises.
   std::multimap<TimePoint, Goroutine*> timers_;
-  TimePoint now_;  // as of the last poll
+  TimePoint now_;  // as of the last look
 
   Netpoll netpoll_;
   std::size_t waiters_ = 0;  // parked in a slot
