@@ -49,9 +49,10 @@ struct alignas(64) Goroutine {
   Context context;  // while it does not run
   Goroutine* next = nullptr;
   State state = State::Ended;
-  bool timed_out = false;  // woken by its timer and not by what it waited for
-  int calls = 0;           // I/O calls since it was parked
-  void* body = nullptr;    // at the top of the stack
+  bool in_netpoll = false;  // parked in a slot, and counted
+  bool timed_out = false;   // woken by its timer and not by what it waited for
+  int calls = 0;            // I/O calls since it was parked
+  void* body = nullptr;     // at the top of the stack
   std::uint64_t id = 0;
   std::size_t index = 0;  // of its record
   Wait wait;

@@ -167,7 +167,9 @@ bool Scheduler::park_until(TimePoint deadline, const char* what,
 }
 
 void Scheduler::ready(Goroutine& goroutine) {
-  if (goroutine.state == Goroutine::State::Parked) make_runnable(goroutine);
+  if (goroutine.state != Goroutine::State::Parked) return;
+  if (std::exchange(goroutine.in_netpoll, false)) --waiters_;
+  make_runnable(goroutine);
 }
 
 void Scheduler::make_runnable(Goroutine& goroutine) {
@@ -187,9 +189,9 @@ std::error_code Scheduler::wait(Descriptor& descriptor, Slot& slot,
   if (slot.state == Slot::State::Ready) return {};
   slot.state = Slot::State::Waiting;
   slot.waiter = running_;
+  running_->in_netpoll = true;
   ++waiters_;
   park_until(deadline, what, descriptor.fd.get());
-  --waiters_;
   if (descriptor.closed) return closed;
   if (slot.state == Slot::State::Ready) return {};
   slot.state = Slot::State::Empty;
