@@ -599,19 +599,19 @@ TEST_CASE("serve_client of 01 and of 08 differ in the two I/O calls only") {
   CHECK_FALSE(differ_in_two_calls(blocking, blocking));
   CHECK_FALSE(differ_in_two_calls(parking, parking));
   // Each of these is one difference more.
-  for (const auto& [place, other] :
+  for (const Change& one_more :
        {Change{"4096", "1024"}, Change{"for (;;) {", "for (;;) { rt::yield();"},
         Change{"if (error) return;", "if (error == rt::eof) return;"},
         Change{"client.read(buffer)", "client.read(std::span(buffer))"},
         Change{"first(n)", "first(1)"},
         Change{"if (failure) return;", "// Never."},
         Change{"(Conn client)", "(const Conn& client)"}}) {
-    CAPTURE(place);
+    CAPTURE(one_more.first);
     std::string changed = parking;
     const std::size_t begin = changed.find("void serve_client");
-    const std::size_t found = changed.find(place, begin);
+    const std::size_t found = changed.find(one_more.first, begin);
     REQUIRE(found != std::string::npos);
-    changed.replace(found, place.size(), other);
+    changed.replace(found, one_more.first.size(), one_more.second);
     CHECK_FALSE(differ_in_two_calls(blocking, changed));
   }
 }

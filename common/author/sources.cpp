@@ -10,7 +10,7 @@ namespace author {
 namespace {
 
 // Calls of this course, and some that it must not make in passing.
-constexpr std::array<std::string_view, 68> system_calls{"accept",
+constexpr std::array<std::string_view, 69> system_calls{"accept",
                                                         "accept4",
                                                         "bind",
                                                         "chdir",
@@ -32,6 +32,7 @@ constexpr std::array<std::string_view, 68> system_calls{"accept",
                                                         "fstat",
                                                         "getpeername",
                                                         "getpid",
+                                                        "getrandom",
                                                         "getrlimit",
                                                         "getsockname",
                                                         "getsockopt",

@@ -6,6 +6,7 @@
 #include <cstddef>
 #include <cstdint>
 #include <cstdio>
+#include <functional>
 #include <memory>
 #include <string>
 #include <system_error>
@@ -30,38 +31,42 @@ struct Settings {
   bool check = false;
 };
 
-double yields(std::uint64_t goroutines) {
-  const std::uint64_t times = operations / goroutines;
+// What each of so many operations costs, if the body does them in a goroutine.
+double cost_in_run(std::uint64_t all, const std::function<void()>& body) {
   double cost = 0;
-  rt::run([&] {
-    cost = net::cost_of_each(goroutines * times, [&] {
-      std::vector<rt::Handle> all;
-      for (std::uint64_t i = 0; i < goroutines; ++i) {
-        all.push_back(rt::go([times] {
-          for (std::uint64_t j = 0; j < times; ++j) rt::yield();
-        }));
-      }
-      for (const rt::Handle& handle : all) handle.join();
-    });
-  });
+  rt::run([&] { cost = net::cost_of_each(all, body); });
   return cost;
 }
 
-// So many begin, and then all of them run and end.
-double spawns(std::uint64_t together, std::uint64_t all = operations) {
-  double cost = 0;
-  rt::run([&] {
-    std::uint64_t ended = 0;
-    cost = net::cost_of_each(all, [&] {
-      for (std::uint64_t i = 0; i < all; i += together) {
-        for (std::uint64_t j = 0; j < together; ++j) {
-          rt::go([&ended] { ++ended; });
-        }
-        while (ended < i + together) rt::yield();
-      }
-    });
+double yields(std::uint64_t goroutines) {
+  const std::uint64_t times = operations / goroutines;
+  const auto yield_often = [times] {
+    for (std::uint64_t i = 0; i < times; ++i) rt::yield();
+  };
+  return cost_in_run(goroutines * times, [&] {
+    std::vector<rt::Handle> all;
+    for (std::uint64_t i = 0; i < goroutines; ++i) {
+      all.push_back(rt::go(yield_often));
+    }
+    for (const rt::Handle& handle : all) handle.join();
   });
-  return cost;
+}
+
+// So many begin, and then all of them run and end.
+void begin_and_end(std::uint64_t together) {
+  std::uint64_t ended = 0;
+  for (std::uint64_t i = 0; i < together; ++i) {
+    rt::go([&ended] { ++ended; });
+  }
+  while (ended < together) rt::yield();
+}
+
+double spawns(std::uint64_t together) {
+  return cost_in_run(operations, [together] {
+    for (std::uint64_t i = 0; i < operations; i += together) {
+      begin_and_end(together);
+    }
+  });
 }
 
 double in_go(const std::string& what, std::uint64_t goroutines) {
@@ -177,15 +182,15 @@ net::Bench compared(std::size_t rounds) {
   const std::vector<Row> rows{
       {"yield, between 2", "Go, between 2", yields, "yield", 2},
       {"yield, among 1,000", "Go, among 1,000", yields, "yield", 1000},
-      {"spawn and finish, one at a time", "Go, one at a time",
-       [](std::uint64_t n) { return spawns(n); }, "spawn", 1},
-      {"spawn and finish, a hundred together", "Go, a hundred together",
-       [](std::uint64_t n) { return spawns(n); }, "spawn", 100}};
+      {"spawn and finish, one at a time", "Go, one at a time", spawns, "spawn",
+       1},
+      {"spawn and finish, a hundred together", "Go, a hundred together", spawns,
+       "spawn", 100}};
   net::Bench bench("one operation, in nanoseconds of CPU");
   for (const Row& row : rows) {
     bench.add(row.ours, [row] { return row.measure(row.goroutines); });
     if (net::neighbour("go_bench").empty()) {
-      bench.absent(row.theirs, "not found when this was configured");
+      bench.absent(row.theirs, "no program go_bench beside this one");
     } else {
       bench.add(row.theirs, [row] { return in_go(row.what, row.goroutines); });
     }
