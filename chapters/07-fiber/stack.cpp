@@ -32,7 +32,7 @@ constexpr std::size_t colours = 16;
 constexpr std::size_t colour_step = 128;
 
 std::size_t page_size() {
-  static const auto size = static_cast<std::size_t>(::sysconf(_SC_PAGESIZE));
+  static const auto size = static_cast<std::size_t>(sysconf(_SC_PAGESIZE));
   return size;
 }
 
