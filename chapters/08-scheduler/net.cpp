@@ -132,10 +132,12 @@ Result write(const Shared& descriptor, std::span<const char> bytes, Call call) {
   return {written, {}};
 }
 
-std::pair<Shared, std::error_code> adopt_fd(net::Fd fd, bool stream) {
+std::pair<Shared, std::error_code> adopt_fd(net::Fd fd, bool stream,
+                                            State writing = State::Ready) {
   const auto descriptor = std::make_shared<Descriptor>();
   descriptor->fd = std::move(fd);
   descriptor->stream = stream;
+  descriptor->writing.state = writing;
   Scheduler& scheduler = Scheduler::current();
   if (scheduler.ending()) return {nullptr, closed};
   const std::error_code error = scheduler.netpoll().add(*descriptor);
@@ -227,18 +229,20 @@ Dialed dial(const net::Address& address, TimePoint deadline) {
   const int n = ::connect(socket.get(), address.get(), address.length);
   const bool in_progress = n < 0 && (errno == EINPROGRESS || errno == EINTR);
   if (n < 0 && !in_progress) return {{}, net::last_error()};
-  // Not before connect: an unconnected socket is reported as hung up.
-  const auto [descriptor, error] = adopt_fd(std::move(socket), true);
+  // Not before connect: an unconnected socket is reported as hung up. And what
+  // is reported from here on is the answer, even before we wait for it.
+  const auto [descriptor, error] = adopt_fd(
+      std::move(socket), true, in_progress ? State::Empty : State::Ready);
   if (error) return {{}, error};
   Conn conn(descriptor);
   if (!in_progress) return {std::move(conn), {}};
   Turn turn(descriptor, &Descriptor::writing, "connect");
-  for (std::error_code status{EINPROGRESS, std::system_category()};;) {
+  for (;;) {
+    if (const auto failure = turn.wait(deadline)) return {{}, failure};
+    const std::error_code status = answer(descriptor->fd);
     if (!status) return {std::move(conn), {}};
     if (status.value() != EINPROGRESS) return {{}, status};
     turn.used_up();
-    if (const auto failure = turn.wait(deadline)) return {{}, failure};
-    status = answer(descriptor->fd);
   }
 }
 

@@ -937,6 +937,30 @@ TEST_CASE("115: a dial waits for its answer, be it yes or no") {
   });
 }
 
+// After 16 calls dial gives way, with the connection under way.
+TEST_CASE("115: an answer that comes before the dial waits is not lost") {
+  rt::run([] {
+    const rt::Listener listener = any_listener();
+    const Pair pair = connection_to(listener);
+    std::atomic<bool> over{false};
+    std::vector<rt::Handle> crowd = {rt::go([&] { get(pair.ours); })};
+    for (int i = 0; i < 100; ++i) {
+      crowd.push_back(rt::go([&] {
+        while (!over) rt::yield();
+      }));
+    }
+    for (int n = 0; n <= 17; ++n) {
+      wait_until_parked(in("read", pair.ours));
+      for (int i = 0; i < n; ++i) put(pair.ours, "x");
+      const auto [conn, error] = rt::dial(listener.address(), rt::after(10s));
+      REQUIRE_FALSE(error);
+    }
+    over = true;
+    put(pair.theirs, "x");
+    join(crowd);
+  });
+}
+
 TEST_CASE("116: a dial that was given up has given its descriptor back") {
   rt::run([] {
     const BlackHole nowhere;
