@@ -1516,6 +1516,25 @@ TEST_CASE("145: a number that is registered already is a clean error") {
   });
 }
 
+TEST_CASE("145: a closed number is a clean error") {
+  rt::run([] {
+    const Pair pair = connection();
+    const rt::Handle reader =
+        rt::go([&] { CHECK(get(pair.ours).bytes == "x"); });
+    wait_until_parked(in("read", pair.ours));
+    const int closed = duplicate(0).get();
+    for (const int number : {-1, closed, 1 << 30}) {
+      CHECK(rt::File::adopt(net::Fd(number)).error ==
+            std::errc::bad_file_descriptor);
+      CHECK(rt::Listener::adopt(net::Fd(number)).error ==
+            std::errc::bad_file_descriptor);
+    }
+    // And changes nothing for others.
+    put(pair.theirs, "x");
+    reader.join();
+  });
+}
+
 TEST_CASE("146: a call that fails leaves no descriptor open") {
   rt::run([] {
     const BlackHole nowhere;
