@@ -174,6 +174,11 @@ std::error_code answer(const net::Fd& socket) {
 
 Result failed(const std::error_code& error) { return {0, error}; }
 
+net::Address address_of(const Shared& descriptor) {
+  if (descriptor == nullptr) return net::local_address(net::Fd());
+  return net::local_address(descriptor->fd);
+}
+
 }  // namespace
 
 std::error_code make_error_code(Error error) {
@@ -279,9 +284,7 @@ Accepted Listener::accept() const {
   }
 }
 
-net::Address Listener::address() const {
-  return net::local_address(descriptor_->fd);
-}
+net::Address Listener::address() const { return address_of(descriptor_); }
 
 PacketListening listen_packet(const net::Address& address) {
   net::Fd socket(::socket(address.storage.ss_family,
@@ -319,9 +322,7 @@ Result PacketConn::write_to(std::span<const char> bytes,
   return {static_cast<std::size_t>(n), {}};
 }
 
-net::Address PacketConn::address() const {
-  return net::local_address(descriptor_->fd);
-}
+net::Address PacketConn::address() const { return address_of(descriptor_); }
 
 Adopted File::adopt(net::Fd fd) {
   auto [descriptor, error] = adopt_fd(std::move(fd), false);

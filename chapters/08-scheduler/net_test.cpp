@@ -1380,6 +1380,63 @@ TEST_CASE("140: close wakes those who wait for their turn") {
   });
 }
 
+namespace {
+
+void check_closed(rt::Conn& conn) {
+  CHECK(conn.fd() == -1);
+  CHECK(get(conn).error == rt::closed);
+  CHECK(get(conn, 0).error == rt::closed);
+  CHECK(conn.write(std::string_view("x")).error == rt::closed);
+  CHECK(conn.write({}).error == rt::closed);
+  CHECK(conn.close_write() == rt::closed);
+  CHECK(conn.close() == rt::closed);
+}
+
+void check_closed(rt::Listener& listener) {
+  CHECK(listener.fd() == -1);
+  CHECK(listener.accept().error == rt::closed);
+  CHECK_THROWS_AS(listener.address(), std::system_error);
+  CHECK(listener.close() == rt::closed);
+}
+
+void check_closed(rt::PacketConn& conn) {
+  std::array<char, 10> buffer{};
+  CHECK(conn.fd() == -1);
+  CHECK(conn.read_from(buffer).error == rt::closed);
+  CHECK(conn.write_to(buffer, any_address()).error == rt::closed);
+  CHECK_THROWS_AS(conn.address(), std::system_error);
+  CHECK(conn.close() == rt::closed);
+}
+
+void check_closed(rt::File& file) {
+  CHECK(file.fd() == -1);
+  CHECK(get(file).error == rt::closed);
+  CHECK(file.write(std::string_view("x")).error == rt::closed);
+  CHECK(file.close() == rt::closed);
+}
+
+}  // namespace
+
+TEST_CASE_TEMPLATE("141: every call after close or a move gives closed", Kind,
+                   rt::Conn, rt::Listener, rt::PacketConn, rt::File) {
+  rt::run([] {
+    Kind thing;
+    check_closed(thing);
+    if constexpr (std::is_same_v<Kind, rt::Conn>) thing = connection().ours;
+    if constexpr (std::is_same_v<Kind, rt::Listener>) thing = any_listener();
+    if constexpr (std::is_same_v<Kind, rt::PacketConn>) {
+      thing = any_packet_conn();
+    }
+    if constexpr (std::is_same_v<Kind, rt::File>) thing = rt::pipe().reader;
+    CHECK(thing.fd() >= 0);
+    Kind next(std::move(thing));
+    check_closed(thing);  // NOLINT(bugprone-use-after-move)
+    CHECK(next.fd() >= 0);
+    CHECK_FALSE(next.close());
+    check_closed(next);
+  });
+}
+
 TEST_CASE("141: what is moved over is closed") {
   rt::run([] {
     Pair pair = connection();
