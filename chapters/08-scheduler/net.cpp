@@ -354,17 +354,19 @@ Pipe pipe() {
   return {std::move(reader), std::move(writer), {}};
 }
 
-Event::Event() {
-  auto [file, error] = File::adopt(
-      net::Fd(net::check(::eventfd(0, EFD_NONBLOCK | EFD_CLOEXEC), "eventfd")));
+Event::Event()
+    : counter_(
+          net::check(::eventfd(0, EFD_NONBLOCK | EFD_CLOEXEC), "eventfd")) {
+  auto [file, error] = File::adopt(net::Fd(net::check(
+      ::fcntl(counter_.get(), F_DUPFD_CLOEXEC, 0), "fcntl F_DUPFD_CLOEXEC")));
   if (error) throw std::system_error(error, "epoll_ctl");
   file_ = std::move(file);
-  fd_ = file_.fd();
 }
 
 void Event::notify() const {
   const std::uint64_t one = 1;
-  if (::write(fd_, &one, sizeof one) < 0) return;  // it is full: enough said
+  if (::write(counter_.get(), &one, sizeof one) < 0)
+    return;  // it is full: enough said
 }
 
 Counted Event::wait() const {

@@ -1779,6 +1779,25 @@ TEST_CASE("147: an exception that leaves main ends it all the same") {
   CHECK(descriptors() == before);
 }
 
+// Its number may be somebody else's then.
+TEST_CASE("147: an event may be notified after the end of run") {
+  std::optional<rt::Event> event;
+  std::size_t before = 0;
+  rt::run([&] {
+    before = descriptors();
+    event.emplace();
+    event->notify();
+  });
+  std::vector<net::Fd> others;
+  for (int i = 0; i < 10; ++i) {
+    others.emplace_back(net::check(::memfd_create("file", 0), "memfd_create"));
+  }
+  for (int i = 0; i < 3; ++i) event->notify();
+  for (const net::Fd& other : others) {
+    CHECK(::lseek(other.get(), 0, SEEK_END) == 0);
+  }
+}
+
 // Signals.
 
 namespace {
