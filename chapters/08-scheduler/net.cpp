@@ -119,6 +119,7 @@ Result read(const Shared& descriptor, std::span<char> buffer, Call call) {
 template <typename Call>
 Result write(const Shared& descriptor, std::span<const char> bytes, Call call) {
   if (descriptor == nullptr || descriptor->closed) return {0, closed};
+  if (bytes.empty()) return {};
   Turn turn(descriptor, &Descriptor::writing, "write");
   std::size_t written = 0;
   while (written < bytes.size()) {

@@ -856,6 +856,29 @@ TEST_CASE("111: with the error comes how much was taken before it") {
   });
 }
 
+TEST_CASE("112: zero bytes are read and written at once, whoever waits there") {
+  rt::run([] {
+    const Pair pair = connection();
+    const std::string bytes = pattern(more_than_fits);
+    for (const bool others : {false, true}) {
+      std::vector<rt::Handle> waiters;
+      if (others) {
+        waiters = {rt::go([&] { get(pair.ours); }),
+                   rt::go([&] { put(pair.ours, bytes); })};
+        wait_until_parked(in("read", pair.ours));
+        wait_until_parked(in("write", pair.ours));
+      }
+      CHECK_FALSE(get(pair.ours, 0).error);
+      put(pair.ours, "");
+      if (others) {
+        put(pair.theirs, "x");
+        CHECK((get_exactly(pair.theirs, bytes.size()) == bytes));
+      }
+      join(waiters);
+    }
+  });
+}
+
 TEST_CASE("112: a datagram of zero bytes is a datagram") {
   rt::run([] {
     const rt::PacketConn sender = any_packet_conn();
