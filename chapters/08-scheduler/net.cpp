@@ -253,6 +253,11 @@ Dialed dial(const net::Address& address, TimePoint deadline) {
 }
 
 Listening Listener::adopt(net::Fd socket) {
+  try {
+    net::is_listening(socket);  // which accept asks, and must not throw there
+  } catch (const std::system_error& error) {
+    return {{}, error.code()};
+  }
   if (const std::error_code error = unblock(socket)) return {{}, error};
   auto [descriptor, error] = adopt_fd(std::move(socket), false);
   return {Listener(std::move(descriptor)), error};

@@ -1615,6 +1615,19 @@ TEST_CASE("145: a closed number is a clean error") {
   });
 }
 
+TEST_CASE("145: what does not listen is a clean error") {
+  rt::run([] {
+    std::array<int, 2> ends{};
+    net::check(::pipe2(ends.data(), O_CLOEXEC), "pipe2");
+    const net::Fd in(ends[1]);
+    auto [no_socket, refused] = rt::Listener::adopt(net::Fd(ends[0]));
+    if (!refused) refused = no_socket.accept().error;
+    CHECK(refused == std::errc::not_a_socket);
+    const auto [mute, error] = rt::Listener::adopt(deaf_socket());
+    CHECK((error ? error : mute.accept().error) == rt::closed);
+  });
+}
+
 TEST_CASE("146: a call that fails leaves no descriptor open") {
   rt::run([] {
     const BlackHole nowhere;
