@@ -71,8 +71,8 @@ class Conn : public Pollable {
   // error. An empty buffer gets 0 bytes at once.
   Result read(std::span<char> buffer) const;
 
-  // Parks until the kernel has taken every byte; none are taken at once. With
-  // an error, n bytes were taken before it.
+  // Parks until the kernel has taken every byte. With an error, n bytes were
+  // taken before it. An empty buffer is written at once.
   Result write(std::span<const char> bytes) const;
 
   // Says that no more will be written (shutdown(2)); reading goes on.
