@@ -26,12 +26,12 @@ struct Origin {
 };
 
 // A goroutine, whether it still runs or not. Copies mean the same one; it does
-// not care whether anybody holds one.
+// not care whether anybody holds one. Not for use after run has returned.
 class Handle {
  public:
   Handle(std::size_t index, std::uint64_t id) : index_(index), id_(id) {}
 
-  // The main goroutine is 1, the others count on; never given again.
+  // The main goroutine is 1, the others count on; never given again in a run.
   std::uint64_t id() const { return id_; }
 
   // Parks until the goroutine has ended; returns at once if it has. Any number

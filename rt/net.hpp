@@ -41,7 +41,7 @@ struct Result {
 struct Descriptor;  // of the engine
 
 // Owns a descriptor that goroutines can wait for. Empty after a move, and then
-// every call gives `closed`.
+// every call that can give an error gives `closed`.
 class Pollable {
  public:
   Pollable() = default;
@@ -103,8 +103,9 @@ class Listener : public Pollable {
   static Listening adopt(net::Fd socket);
 
   // Parks until somebody connects. `closed` after close, and also once
-  // somebody else has shut the socket down. With another error, such as EMFILE,
-  // the connection still waits.
+  // somebody else has shut the socket down. If there is no descriptor for the
+  // connection (EMFILE), it still waits; if epoll takes no more (ENOSPC), it
+  // has been closed.
   Accepted accept() const;
 
   // The address it is bound to. Throws std::system_error.
