@@ -256,6 +256,7 @@ TEST_CASE(
     CHECK(writer.write(std::array{'x'}).n == 1);
     while (!read) rt::yield();
     stop = true;
+    while (rt::goroutine_count() > 1) rt::yield();
   });
 }
 
