@@ -40,14 +40,16 @@ function(tutorial_test name)
   endif()
 endfunction()
 
-# tutorial_chapter([RECORDED] [EDGES] [OWN_MAIN] [PARTS source...]): the chapter
-# in this folder, with its program, its tests, its facts and the contract
-# compiled against it. RECORDED: it uses epoll, and its tests see the server's
-# calls (common/testing/recorded_server.hpp). EDGES: and it watches its clients
-# edge-triggered. OWN_MAIN: its main.cpp in place of the common one. PARTS: what
-# its server is made of besides server.cpp.
+# tutorial_chapter([RECORDED] [EDGES] [GOROUTINES] [OWN_MAIN] [PARTS source...]):
+# the chapter in this folder, with its program, its tests, its facts and the
+# contract compiled against it. RECORDED: it uses epoll, and its tests see the
+# server's calls (common/testing/recorded_server.hpp). EDGES: and it watches its
+# clients edge-triggered. GOROUTINES: and their turns are no rounds of its own.
+# OWN_MAIN: its main.cpp in place of the common one. PARTS: what its server is
+# made of besides server.cpp.
 function(tutorial_chapter)
-  cmake_parse_arguments(PARSE_ARGV 0 arg "RECORDED;EDGES;OWN_MAIN" "" "PARTS")
+  cmake_parse_arguments(PARSE_ARGV 0 arg "RECORDED;EDGES;GOROUTINES;OWN_MAIN" ""
+                        "PARTS")
   get_filename_component(name ${CMAKE_CURRENT_SOURCE_DIR} NAME)
   set(chapters ${PROJECT_SOURCE_DIR}/chapters)
   set(main ${chapters}/main.cpp)
@@ -64,11 +66,17 @@ function(tutorial_chapter)
   if(arg_RECORDED)
     set(shared ${PROJECT_SOURCE_DIR}/common/testing)
     target_sources(${name}-test PRIVATE ${shared}/epoll_server_test.cpp)
-    if(NOT arg_OWN_MAIN)
-      target_sources(${name}-test PRIVATE ${shared}/epoll_program_test.cpp)
-    endif()
     if(arg_EDGES)
       target_sources(${name}-test PRIVATE ${shared}/edge_server_test.cpp)
+    endif()
+    if(NOT arg_GOROUTINES)
+      target_sources(${name}-test PRIVATE ${shared}/epoll_listener_test.cpp)
+    endif()
+    if(arg_EDGES AND NOT arg_GOROUTINES)
+      target_sources(${name}-test PRIVATE ${shared}/edge_round_test.cpp)
+    endif()
+    if(NOT arg_OWN_MAIN AND NOT arg_GOROUTINES)
+      target_sources(${name}-test PRIVATE ${shared}/epoll_program_test.cpp)
     endif()
     target_link_libraries(${name}-test PRIVATE recording)
   endif()

@@ -32,20 +32,6 @@ TEST_CASE("a list that takes no more turns one client away and no other") {
   CHECK(next.echo("hello") == "hello");
 }
 
-TEST_CASE("a listener that is not taken is put on the list later") {
-  RecordedServer server(serve);
-  Client client(server.address());
-  CHECK(client.echo("hello") == "hello");
-  server.settle();
-  server.process().limit_descriptors(6);
-  Client waiting(server.address());
-  server.calls_until("epoll_ctl DEL 3", 1);  // it rests
-  server.lie("epoll_ctl", ENOMEM, 3);
-  server.wait_until_believed();
-  server.process().limit_descriptors(100);
-  CHECK(waiting.echo("hello") == "hello");
-}
-
 TEST_CASE("EINTR in recv and send loses nothing") {
   RecordedServer server(serve);
   Client client(server.address());

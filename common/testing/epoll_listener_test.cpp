@@ -1,0 +1,26 @@
+// What the servers whose listener rests off the kernel's list have in common.
+
+#include <doctest/doctest.h>
+
+#include <cerrno>
+
+#include "chapters/server.hpp"
+#include "common/testing/client.hpp"
+#include "common/testing/recorded_server.hpp"
+
+using testing::Client;
+using testing::RecordedServer;
+
+TEST_CASE("a listener that is not taken is put on the list later") {
+  RecordedServer server(serve);
+  Client client(server.address());
+  CHECK(client.echo("hello") == "hello");
+  server.settle();
+  server.process().limit_descriptors(6);
+  Client waiting(server.address());
+  server.calls_until("epoll_ctl DEL 3", 1);  // it rests
+  server.lie("epoll_ctl", ENOMEM, 3);
+  server.wait_until_believed();
+  server.process().limit_descriptors(100);
+  CHECK(waiting.echo("hello") == "hello");
+}
