@@ -36,7 +36,7 @@ class Report {
   std::uint64_t polls_ = 0;
 };
 
-// "goroutine 4 [read on 7, 1.2 s], created at server.cpp:41"
+// "goroutine 4 [read 7, 1.2 s], created at server.cpp:41"
 void print(std::FILE* file, const Goroutine& goroutine, TimePoint now);
 
 // An exception has left a goroutine. Ends the process with status 2.

@@ -628,6 +628,17 @@ TEST_CASE("175: a list says for how long each has waited") {
   });
 }
 
+TEST_CASE("175: how long they have waited is right after a long computation") {
+  rt::run([] {
+    const rt::Handle sleeper = rt::go([] { rt::sleep(1h); });
+    until_state(sleeper.id(), "sleep");
+    const auto until = rt::Clock::now() + 300ms;
+    while (rt::Clock::now() < until) {
+    }
+    CHECK(line_of(sleeper.id(), dumped()).seconds >= 0.25);
+  });
+}
+
 TEST_CASE("175: SIGQUIT lists the goroutines of a server that sleeps") {
   const net::Fd listener = net::listen_on(net::resolve("127.0.0.1", 0));
   ChildProcess child([&] { rt::run([&] { serve(listener); }); });

@@ -257,9 +257,10 @@ Scheduler::Numbers Scheduler::numbers() const {
 }
 
 void Scheduler::dump(std::FILE* file) const {
+  const TimePoint now = Clock::now();
   for (const Goroutine& goroutine : all_) {
     if (goroutine.state != Goroutine::State::Ended) {
-      print(file, goroutine, now_);
+      print(file, goroutine, now);
     }
   }
 }
