@@ -15,13 +15,18 @@ namespace {
 
 // A signal is the process's: of several schedulers the last one answers.
 std::atomic<const Netpoll*> netpoll_to_interrupt = nullptr;
-std::atomic<bool> list_wanted = false;
+
+std::string_view base_name(std::string_view path) {
+  return path.substr(path.rfind('/') + 1);  // npos + 1 is 0
+}
+
+}  // namespace
 
 // The list is printed by the scheduler, which may be asleep, or far away while
 // a goroutine computes; then at least that one is named at once.
-void on_sigquit(int) {
+void Report::on_sigquit(int) {
   const int error = errno;
-  list_wanted = true;
+  list_wanted_ = true;
   if (const Netpoll* netpoll = netpoll_to_interrupt) netpoll->interrupt();
   if (const Goroutine* running = Scheduler::running_here()) {
     SignalLine() << "goroutine " << running->id
@@ -29,12 +34,6 @@ void on_sigquit(int) {
   }
   errno = error;
 }
-
-std::string_view base_name(std::string_view path) {
-  return path.substr(path.rfind('/') + 1);  // npos + 1 is 0
-}
-
-}  // namespace
 
 Report::Report(const Netpoll& netpoll) : start_(Clock::now()) {
   const char* wanted = std::getenv("RT_TRACE");
@@ -55,7 +54,7 @@ Report::~Report() {
 
 void Report::say(const Scheduler& scheduler, TimePoint now) {
   ++polls_;
-  if (list_wanted.exchange(false)) scheduler.dump(stderr);
+  if (list_wanted_.exchange(false)) scheduler.dump(stderr);
   if (now >= next_trace_) trace(scheduler, now);
 }
 

@@ -2,6 +2,7 @@
 
 #include <signal.h>
 
+#include <atomic>
 #include <cstdint>
 #include <cstdio>
 
@@ -24,12 +25,19 @@ class Report {
   // When it wants to be called, at the latest.
   TimePoint next() const { return next_trace_; }
 
+  // SIGQUIT has asked for the list: say is to be called as soon as may be.
+  static bool list_wanted() {
+    return list_wanted_.load(std::memory_order_relaxed);
+  }
+
   // Says on standard error what has been asked for since the last call.
   void say(const Scheduler& scheduler, TimePoint now);
 
  private:
+  static void on_sigquit(int);
   void trace(const Scheduler& scheduler, TimePoint now);
 
+  static inline std::atomic<bool> list_wanted_ = false;
   struct sigaction old_action_ {};
   TimePoint start_;
   TimePoint next_trace_ = never;

@@ -668,12 +668,11 @@ TEST_CASE("175: of 200 SIGQUITs none is lost on a server busy with I/O") {
       rt::go([&] { play(there.reader, back.writer); });
       rt::go([&] { play(back.reader, there.writer); });
       there.writer.write({"x", 1});
+      std::fprintf(stderr, "begins\n");
       wait_for_byte(stop.file());
     });
   });
-  child.signal(0);
-  testing::wait_until("the game is on",
-                      [&] { return testing::cpu_time(child.pid()) > 10ms; });
+  child.wait_until_complains("begins\n");
   const auto line = [](const std::string& said) {
     return occurrences("goroutine 1 [read ", said);
   };
@@ -699,6 +698,59 @@ TEST_CASE("175: SIGQUIT between the last look and the sleep is not lost") {
   child.wait_until_complains("goroutine 1 [read ");
   stop.give();
   CHECK(child.wait() == 0);
+}
+
+TEST_CASE("175: SIGQUIT names who computes at once, and lists when it yields") {
+  const Signal yield;
+  const Signal stop;
+  ChildProcess child([&] {
+    rt::run([&] {
+      rt::go([] { rt::sleep(1h); });
+      rt::go([&] {
+        std::fprintf(stderr, "begins\n");
+        yield.compute_until_given();
+        rt::yield();
+        stop.compute_until_given();
+      }).join();
+    });
+  });
+  child.wait_until_complains("begins\n");
+  child.signal(SIGQUIT);
+  child.wait_until_complains("goroutine 3 is running");
+  CHECK(lines_in(child.errors()).empty());
+  yield.give();
+  child.wait_until_errors("list", [](const std::string& said) {
+    return lines_in(said).size() == 3;
+  });
+  CHECK(state_of(1, child.errors()) == "join 3");
+  CHECK(state_of(2, child.errors()) == "sleep");
+  CHECK(state_of(3, child.errors()) == "runnable");
+  stop.give();
+  CHECK(child.wait() == 0);
+}
+
+TEST_CASE("175: SIGQUIT may come at any moment, also while it is answered") {
+  const Signal stop;
+  ChildProcess child([&] {
+    rt::run([&] {
+      rt::go([] {
+        for (;;) rt::yield();
+      });
+      std::fprintf(stderr, "begins\n");
+      while (!stop.given()) rt::yield();
+    });
+  });
+  child.wait_until_complains("begins\n");
+  for (int round = 0; round < 200; ++round) {
+    const std::size_t before = child.errors().size();
+    for (int i = 0; i < 100; ++i) child.signal(SIGQUIT);
+    child.wait_until_errors("answer", [&](const std::string& said) {
+      return said.size() > before;
+    });
+  }
+  stop.give();
+  CHECK(child.wait() == 0);
+  CHECK(state_of(1, child.errors()) == "runnable");
 }
 
 TEST_CASE("175: SIGQUIT needs nothing of the goroutine's stack") {

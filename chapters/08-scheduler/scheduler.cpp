@@ -124,10 +124,10 @@ Goroutine* Scheduler::find(std::size_t index, std::uint64_t id) {
   return ended || goroutine.id != id ? nullptr : &goroutine;
 }
 
-// The next to run: a goroutine, or, if nobody can or it is time for a look at
-// the kernel, the loop on the stack of run.
+// The next to run: a goroutine, or, if nobody can, or it is time for a look at
+// the kernel, or somebody wants the list, the loop on the stack of run.
 Context& Scheduler::next() {
-  if (runnable_.empty() || ++ticks_ >= ticks_a_poll) {
+  if (runnable_.empty() || ++ticks_ >= ticks_a_poll || Report::list_wanted()) {
     running_ = nullptr;
     return thread_;
   }
@@ -146,7 +146,8 @@ void Scheduler::go_on(Goroutine& self) {
 // switches to the next by itself.
 void Scheduler::turn() {
   poll();
-  if (!runnable_.empty()) switch_to(thread_, next());
+  Context& to = next();
+  if (&to != &thread_) switch_to(thread_, to);
 }
 
 void Scheduler::yield() {
