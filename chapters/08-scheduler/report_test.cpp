@@ -820,6 +820,12 @@ TEST_CASE("176: a plain SIGSEGV is not called an overflow") {
   CHECK(child.errors().empty());
 }
 
+TEST_CASE("176: a SIGSEGV that somebody sends ends the process") {
+  ChildProcess child([] { rt::run([] { std::raise(SIGSEGV); }); });
+  CHECK(child.wait() == overflowed);
+  CHECK(child.errors().empty());
+}
+
 TEST_CASE("176: after run SIGSEGV is what it was") {
   ChildProcess child([] {
     struct sigaction action {};
