@@ -915,6 +915,42 @@ TEST_CASE("179: a million goroutines one after another leave nothing behind") {
   CHECK(numbers[3] <= numbers[1] + 2);
 }
 
+// A body that cannot be brought to another stack.
+struct Immovable {
+  Immovable() = default;
+  Immovable(const Immovable&) { throw std::runtime_error("no copy"); }
+  void operator()() const {}
+};
+
+TEST_CASE("179: goroutines that could not be started leave nothing behind") {
+  const auto numbers = found([] {
+    std::vector<std::uint64_t> figures;
+    rt::run([&] {
+      std::uint64_t failed = 0;
+      const auto fail = [&](int times) {
+        for (int i = 0; i < times; ++i) {
+          try {
+            rt::go(Immovable());
+          } catch (const std::runtime_error&) {
+            ++failed;
+          }
+        }
+      };
+      fail(100);
+      figures = {address_space()};
+      fail(10'000);
+      figures.insert(figures.end(),
+                     {address_space(), failed, rt::goroutine_count()});
+      rt::go([] {}).join();
+    });
+    return figures;
+  });
+  REQUIRE(numbers.size() == 4);
+  CHECK(numbers[1] < numbers[0] + (sanitized ? 64'000'000 : 1'000'000));
+  CHECK(numbers[2] == 10'100);
+  CHECK(numbers[3] == 1);
+}
+
 TEST_CASE("180: memory of a peak goes back to the kernel") {
   const std::size_t peak = goroutines(20'000);
   const auto numbers = found([peak] {

@@ -31,6 +31,15 @@ void fetch(const Goroutine& goroutine) {
   __builtin_prefetch(static_cast<const char*>(goroutine.body) - line);
 }
 
+// Brings the body to the top of the stack; where it is now.
+std::byte* move_to(const Stack& stack, const engine::Body& body) {
+  const std::size_t alignment = std::max<std::size_t>(body.alignment, 16);
+  std::byte* place = stack.top() - body.size;
+  place -= reinterpret_cast<std::uintptr_t>(place) % alignment;
+  body.move(body.object, place);
+  return place;
+}
+
 OverflowReport::Running who_runs() {
   const Goroutine* running = Scheduler::running_here();
   if (running == nullptr) return {"thread", 0, nullptr};
@@ -71,16 +80,19 @@ void Scheduler::run(const std::function<void()>& main_body,
 }
 
 Goroutine& Scheduler::spawn(const engine::Body& body, const Origin& where) {
-  Stack& stack = stacks_.take();
   if (ended_.empty()) {
     ended_.push(all_.emplace_back());
     all_.back().index = all_.size() - 1;
   }
+  Stack& stack = stacks_.take();
+  std::byte* place = nullptr;
+  try {
+    place = move_to(stack, body);
+  } catch (...) {
+    stacks_.give(stack);
+    throw;
+  }
   Goroutine& goroutine = ended_.pop();
-  std::byte* place = stack.top() - body.size;
-  const std::size_t alignment = std::max<std::size_t>(body.alignment, 16);
-  place -= reinterpret_cast<std::uintptr_t>(place) % alignment;
-  body.move(body.object, place);
   goroutine.context = Context(stack, place, begin, &goroutine);
   goroutine.id = ++last_id_;
   goroutine.stack = &stack;
