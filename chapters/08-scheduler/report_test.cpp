@@ -951,6 +951,19 @@ TEST_CASE("179: goroutines that could not be started leave nothing behind") {
   CHECK(numbers[3] == 1);
 }
 
+TEST_CASE("181: a stack of no size is refused, and one that is too large") {
+  constexpr std::size_t huge = SIZE_MAX - 1;
+  for (const std::size_t size : {std::size_t{0}, huge}) {
+    CHECK_THROWS_AS(rt::run([] {}, {.stack_size = size}),
+                    std::invalid_argument);
+  }
+  const auto large = [] { rt::run([] {}, {.stack_size = SIZE_MAX / 2}); };
+  CHECK_THROWS_AS(large(), std::system_error);
+  bool ran = false;
+  rt::run([&] { ran = true; }, {.stack_size = 1});
+  CHECK(ran);
+}
+
 TEST_CASE("180: memory of a peak goes back to the kernel") {
   const std::size_t peak = goroutines(20'000);
   const auto numbers = found([peak] {
