@@ -8,6 +8,7 @@
 
 #include "chapters/08-scheduler/goroutine.hpp"
 #include "chapters/08-scheduler/netpoll.hpp"
+#include "chapters/08-scheduler/shared_action.hpp"
 
 namespace rt {
 
@@ -34,11 +35,13 @@ class Report {
   void say(const Scheduler& scheduler, TimePoint now);
 
  private:
+  static struct sigaction sigquit_action();
   static void on_sigquit(int);
   void trace(const Scheduler& scheduler, TimePoint now);
 
   static inline std::atomic<bool> list_wanted_ = false;
-  struct sigaction old_action_ {};
+  const Netpoll& netpoll_;
+  const SharedAction<SIGQUIT> answer_;
   TimePoint start_;
   TimePoint next_trace_ = never;
   std::uint64_t polls_ = 0;

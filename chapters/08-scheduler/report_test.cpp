@@ -21,6 +21,7 @@
 #include <cstdlib>
 #include <fstream>
 #include <functional>
+#include <future>
 #include <memory>
 #include <optional>
 #include <regex>
@@ -28,6 +29,7 @@
 #include <stdexcept>
 #include <string>
 #include <system_error>
+#include <thread>
 #include <utility>
 #include <vector>
 
@@ -783,6 +785,38 @@ TEST_CASE("175: after run SIGQUIT is what it was") {
   });
   CHECK(child.wait() == 128 + SIGQUIT);
   CHECK(child.errors().empty());
+}
+
+TEST_CASE("184: of two runs at once the signals are those of both") {
+  ChildProcess child([] {
+    const Signal stop;
+    std::promise<void> begun;
+    std::atomic<bool> over = false;
+    std::thread first([&] {
+      rt::run([&] {
+        begun.set_value();
+        wait_for_byte(stop.file());
+      });
+      over = true;
+    });
+    begun.get_future().wait();
+    rt::run([&] {
+      stop.give();
+      while (!over) rt::sleep(1ms);
+      auto pipe = rt::pipe();
+      pipe.reader.close();
+      const int error = pipe.writer.write({"x", 1}).error.value();
+      std::printf("%d\n", error == EPIPE);
+      std::raise(SIGQUIT);
+      rt::yield();
+    });
+    first.join();
+    std::fflush(stdout);
+    std::raise(SIGQUIT);
+  });
+  CHECK(child.wait() == 128 + SIGQUIT);
+  CHECK(child.output() == "1\n");
+  CHECK(lines_in(child.errors()).size() == 1);
 }
 
 TEST_CASE("176: a stack overflow is told with the goroutine and the address") {
