@@ -18,7 +18,6 @@ struct Goroutine;
 class Queue {
  public:
   bool empty() const { return first_ == nullptr; }
-  const Goroutine* first() const { return first_; }
   std::size_t size() const { return size_; }
   void push(Goroutine& goroutine);
   Goroutine& pop();           // of a queue that is not empty
@@ -50,9 +49,10 @@ struct alignas(64) Goroutine {
   Context context;  // while it does not run
   Goroutine* next = nullptr;
   State state = State::Ended;
-  bool timed_out = false;  // woken by its timer and not by what it waited for
-  int calls = 0;           // I/O calls that went through since it was parked
-  void* body = nullptr;    // at the top of the stack
+  bool in_netpoll = false;  // parked in a slot, and counted
+  bool timed_out = false;   // woken by its timer and not by what it waited for
+  int calls = 0;            // I/O calls since it was parked
+  void* body = nullptr;     // at the top of the stack
   std::uint64_t id = 0;
   std::size_t index = 0;  // of its record
   Wait wait;

@@ -13,23 +13,12 @@
 namespace rt {
 namespace {
 
-// If somebody can always run, the kernel and the clock are looked at after so
-// many switches.
-constexpr int ticks_a_poll = 61;
+// If somebody can always run, the kernel and the clock are looked at once all
+// have had a turn, but not more often than after so many switches.
+constexpr std::size_t least_switches = 61;
 
 // A goroutine whose descriptor is always ready would never park.
 constexpr int calls_a_turn = 16;
-
-// With a thousand goroutines the next stack is in no cache. It is asked for one
-// switch ahead: its newest frames, the oldest, and the record of the one after.
-void fetch(const Goroutine& goroutine) {
-  constexpr std::size_t line = 64;
-  __builtin_prefetch(goroutine.next);
-  const char* newest =
-      static_cast<const char*>(goroutine.context.stack_pointer);
-  for (std::size_t i = 0; i < 8; ++i) __builtin_prefetch(newest + i * line);
-  __builtin_prefetch(static_cast<const char*>(goroutine.body) - line);
-}
 
 // Brings the body to the top of the stack; where it is now.
 std::byte* move_to(const Stack& stack, const engine::Body& body) {
@@ -75,7 +64,7 @@ void Scheduler::run(const std::function<void()>& main_body,
   const Goroutine& main = spawn(engine::body_of(body), where);
   while (main.state != Goroutine::State::Ended) turn();
   ending_ = true;
-  for (Descriptor* descriptor : netpoll_.descriptors()) close(*descriptor);
+  for (Descriptor* descriptor : netpoll_.descriptors()) evict(*descriptor);
   while (!runnable_.empty()) turn();
 }
 
@@ -85,14 +74,15 @@ Goroutine& Scheduler::spawn(const engine::Body& body, const Origin& where) {
     all_.back().index = all_.size() - 1;
   }
   Stack& stack = stacks_.take();
+  Goroutine& goroutine = ended_.pop();
   std::byte* place = nullptr;
   try {
     place = move_to(stack, body);
   } catch (...) {
     stacks_.give(stack);
+    ended_.push(goroutine);
     throw;
   }
-  Goroutine& goroutine = ended_.pop();
   goroutine.context = Context(stack, place, begin, &goroutine);
   goroutine.id = ++last_id_;
   goroutine.stack = &stack;
@@ -139,13 +129,12 @@ Goroutine* Scheduler::find(std::size_t index, std::uint64_t id) {
 // The next to run: a goroutine, or, if nobody can, or it is time for a look at
 // the kernel, or somebody wants the list, the loop on the stack of run.
 Context& Scheduler::next() {
-  if (runnable_.empty() || ++ticks_ >= ticks_a_poll || Report::list_wanted()) {
+  if (runnable_.empty() || Report::list_wanted() || switches_left_-- == 0) {
     running_ = nullptr;
     return thread_;
   }
   running_ = &runnable_.pop();
   running_->state = Goroutine::State::Running;
-  if (!runnable_.empty()) fetch(*runnable_.first());
   return running_->context;
 }
 
@@ -157,7 +146,7 @@ void Scheduler::go_on(Goroutine& self) {
 // One turn of the loop: a look at the kernel, then goroutines, each of which
 // switches to the next by itself.
 void Scheduler::turn() {
-  poll();
+  look();
   Context& to = next();
   if (&to != &thread_) switch_to(thread_, to);
 }
@@ -192,7 +181,9 @@ bool Scheduler::park_until(TimePoint deadline, const char* what,
 }
 
 void Scheduler::ready(Goroutine& goroutine) {
-  if (goroutine.state == Goroutine::State::Parked) make_runnable(goroutine);
+  if (goroutine.state != Goroutine::State::Parked) return;
+  if (std::exchange(goroutine.in_netpoll, false)) --waiters_;
+  make_runnable(goroutine);
 }
 
 void Scheduler::make_runnable(Goroutine& goroutine) {
@@ -201,8 +192,8 @@ void Scheduler::make_runnable(Goroutine& goroutine) {
 }
 
 void Scheduler::begin_call() {
-  if (running_->calls < calls_a_turn) return;
-  running_->calls = 0;
+  if (++running_->calls <= calls_a_turn) return;
+  running_->calls = 1;
   if (!ending_) yield();
 }
 
@@ -212,9 +203,9 @@ std::error_code Scheduler::wait(Descriptor& descriptor, Slot& slot,
   if (slot.state == Slot::State::Ready) return {};
   slot.state = Slot::State::Waiting;
   slot.waiter = running_;
+  running_->in_netpoll = true;
   ++waiters_;
   park_until(deadline, what, descriptor.fd.get());
-  --waiters_;
   if (descriptor.closed) return closed;
   if (slot.state == Slot::State::Ready) return {};
   slot.state = Slot::State::Empty;
@@ -223,7 +214,7 @@ std::error_code Scheduler::wait(Descriptor& descriptor, Slot& slot,
 
 // No call is in the kernel now: on this thread we are the only ones to run. So
 // the number can be given back at once, and who wakes does not use it again.
-void Scheduler::close(Descriptor& descriptor) {
+void Scheduler::evict(Descriptor& descriptor) {
   netpoll_.remove(descriptor);
   descriptor.closed = true;
   descriptor.fd = net::Fd();
@@ -234,8 +225,7 @@ void Scheduler::close(Descriptor& descriptor) {
   }
 }
 
-void Scheduler::poll() {
-  ticks_ = 0;
+void Scheduler::look() {
   const bool idle = runnable_.empty();
   if (idle && waiters_ == 0 && timers_.empty()) die_of_deadlock(*this);
   if (idle || waiters_ > 0) {
@@ -245,6 +235,7 @@ void Scheduler::poll() {
   now_ = Clock::now();
   fire_timers();
   report_.say(*this, now_);
+  switches_left_ = std::max(runnable_.size(), least_switches);
 }
 
 std::chrono::nanoseconds Scheduler::time_to_wait() const {

@@ -10,6 +10,9 @@ namespace testing {
 // The contract: what every server of the course promises from chapter 2 on,
 // and where a chapter cannot. The table of failures is the story of the course.
 
+// Which one the test holds to it.
+extern const std::string_view chapter_under_test;
+
 struct Promise {
   std::string_view id;  // the number in the list of promises, and a letter
   std::string_view text;

@@ -1,4 +1,5 @@
-// What the servers whose listener rests off the kernel's list have in common.
+// What the servers have in common that look after their listener themselves:
+// it rests off the kernel's list, and has its turn in a round.
 
 #include <doctest/doctest.h>
 
@@ -9,6 +10,7 @@
 #include "common/testing/recorded_server.hpp"
 
 using testing::Client;
+using testing::most_a_round;
 using testing::RecordedServer;
 
 TEST_CASE("a listener that is not taken is put on the list later") {
@@ -23,4 +25,13 @@ TEST_CASE("a listener that is not taken is put on the list later") {
   server.wait_until_believed();
   server.process().limit_descriptors(100);
   CHECK(waiting.echo("hello") == "hello");
+}
+
+TEST_CASE("at most 64 clients are accepted before the others have their turn") {
+  RecordedServer server(serve);
+  server.stop();
+  auto clients = testing::connect_clients(server.address(), 200);
+  server.go_on();
+  testing::echo_all(clients);
+  CHECK(most_a_round(server.calls(), "accept4") == 64);
 }
