@@ -101,22 +101,25 @@ function(tutorial_broken_copy function old new)
                                                  serve=${function})
 endfunction()
 
-# The test of an exercise as a program that finds <NAME.hpp> in the folder.
+# The test of an exercise as a program that finds <NAME.hpp> in the folder, with
+# further libraries to link.
 function(tutorial_answer target name folder)
-  tutorial_program(${target} ${name}_test.cpp LINK testing doctest_main)
+  tutorial_program(${target} ${name}_test.cpp LINK ${ARGN} testing doctest_main)
   target_include_directories(${target} BEFORE PRIVATE ${folder})
 endfunction()
 
-# tutorial_exercise(NAME WRONG belief... VARIANTS name... [PROGRAM name]
-#                   [SECONDS n] [REPAIR]): one test and all who take it.
+# tutorial_exercise(NAME WRONG belief... VARIANTS name... [LINK library...]
+#                   [PROGRAM name] [SECONDS n] [REPAIR]): one test and all who
+#                   take it.
 #   exercise-NAME, check-NAME   the learner's file; built on request only
 #   solution-NAME               also built as a server program PROGRAM
 #   starter-NAME, wrong-NAME.b, variant-NAME.v, exercise-files-CHAPTER
 #                               the author's; with TUTORIAL_AUTHOR only
-# REPAIR: the starter is a program with a fault, not one with gaps.
+# LINK: what the answers are built on, besides common. REPAIR: the starter is a
+# program with a fault, not one with gaps.
 function(tutorial_exercise name)
   cmake_parse_arguments(PARSE_ARGV 1 arg "REPAIR" "PROGRAM;SECONDS"
-                        "WRONG;VARIANTS")
+                        "WRONG;VARIANTS;LINK")
   get_filename_component(chapter ${CMAKE_CURRENT_SOURCE_DIR} NAME)
   set(solutions ${PROJECT_SOURCE_DIR}/solutions/${chapter})
   if(NOT arg_SECONDS)
@@ -133,7 +136,7 @@ function(tutorial_exercise name)
   else()
     set(folder ${CMAKE_CURRENT_SOURCE_DIR})
   endif()
-  tutorial_answer(exercise-${name} ${name} ${folder})
+  tutorial_answer(exercise-${name} ${name} ${folder} ${arg_LINK})
   # A learner's warning is worth reading, but no reason to stop.
   target_compile_options(exercise-${name} PRIVATE -Wno-unused-parameter
                                                   -Wno-error)
@@ -146,7 +149,7 @@ function(tutorial_exercise name)
     COMMENT "Checking ${folder}/${name}.hpp"
     USES_TERMINAL VERBATIM)
 
-  tutorial_answer(solution-${name} ${name} ${solutions})
+  tutorial_answer(solution-${name} ${name} ${solutions} ${arg_LINK})
   add_test(NAME solution-${name}
            COMMAND ${limit} $<TARGET_FILE:solution-${name}>)
   set_tests_properties(solution-${name} PROPERTIES LABELS solution)
@@ -154,7 +157,7 @@ function(tutorial_exercise name)
     set(source ${CMAKE_CURRENT_BINARY_DIR}/${name}.cpp)
     file(CONFIGURE OUTPUT ${source} CONTENT "#include <${name}.hpp>\n")
     tutorial_program(${arg_PROGRAM} ${PROJECT_SOURCE_DIR}/chapters/main.cpp
-                     ${source})
+                     ${source} LINK ${arg_LINK})
     target_include_directories(${arg_PROGRAM} PRIVATE ${solutions})
   endif()
   if(TUTORIAL_AUTHOR)
@@ -168,7 +171,8 @@ macro(tutorial_author_exercise)
   if(arg_REPAIR)
     set(starter repair)
   endif()
-  tutorial_answer(starter-${name} ${name} ${CMAKE_CURRENT_SOURCE_DIR})
+  tutorial_answer(starter-${name} ${name} ${CMAKE_CURRENT_SOURCE_DIR}
+                  ${arg_LINK})
   add_dependencies(author-checks judge deadline starter-${name})
   target_compile_options(starter-${name} PRIVATE -Wno-unused-parameter)
   add_test(NAME starter-${name}
@@ -205,7 +209,7 @@ macro(tutorial_one_answer kind which)
   string(REPLACE variant variants source ${kind})
   file(CONFIGURE OUTPUT ${wrapper}/${name}.hpp CONTENT
        "#include \"${solutions}/${source}/${name}.${which}.hpp\"\n")
-  tutorial_answer(${kind}-${name}.${which} ${name} ${wrapper})
+  tutorial_answer(${kind}-${name}.${which} ${name} ${wrapper} ${arg_LINK})
   add_dependencies(author-checks ${kind}-${name}.${which})
   target_compile_options(${kind}-${name}.${which} PRIVATE -O0 -g0)
 endmacro()
