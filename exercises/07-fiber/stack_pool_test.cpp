@@ -1,7 +1,3 @@
-// Angle brackets: quotes would find the file beside this one first, also when
-// the solution is to be tested.
-#include <stack_pool.hpp>
-
 #include <doctest/doctest.h>
 #include <signal.h>
 #include <sys/mman.h>
@@ -56,12 +52,12 @@ void* between(std::size_t size) {
 
 }  // namespace
 
-// These take the place of libc's in this program.
+// The header below calls these in place of libc's.
 
 // Maps it between two pieces that can be written: who steps out of it, over a
 // guard that is not there, is not stopped by chance.
-extern "C" void* mmap(void* place, std::size_t size, int protection, int flags,
-                      int fd, off_t offset) noexcept {
+inline void* tried_mmap(void* place, std::size_t size, int protection,
+                        int flags, int fd, off_t offset) {
   if (fails("mmap")) return MAP_FAILED;
   if (place == nullptr && (place = between(size)) != nullptr) {
     flags |= MAP_FIXED;
@@ -70,25 +66,35 @@ extern "C" void* mmap(void* place, std::size_t size, int protection, int flags,
   return map(place, size, protection, flags, fd, offset);
 }
 
-extern "C" int mprotect(void* place, std::size_t size,
-                        int protection) noexcept {
+inline int tried_mprotect(void* place, std::size_t size, int protection) {
   if (fails("mprotect")) return -1;
   return static_cast<int>(::syscall(SYS_mprotect, place, size, protection));
 }
 
-extern "C" int madvise(void* place, std::size_t size, int advice) noexcept {
+inline int tried_madvise(void* place, std::size_t size, int advice) {
   if (fails("madvise")) return -1;
   return static_cast<int>(::syscall(SYS_madvise, place, size, advice));
 }
 
 // It may set errno also where it works, and here it does.
-extern "C" int munmap(void* place, std::size_t size) noexcept {
+inline int tried_munmap(void* place, std::size_t size) {
   ++calls;
   const long result = ::syscall(SYS_munmap, place, size);
   if (result == 0) mapped -= static_cast<long>(size);
   errno = EINVAL;
   return static_cast<int>(result);
 }
+
+// Not by taking the names of libc's functions, as other tests do: sanitizers
+// map memory by these names before anything of a program may run.
+#define mmap tried_mmap
+#define mprotect tried_mprotect
+#define madvise tried_madvise
+#define munmap tried_munmap
+
+// Angle brackets: quotes would find the file beside this one first, also when
+// the solution is to be tested.
+#include <stack_pool.hpp>
 
 namespace {
 
