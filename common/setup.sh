@@ -10,7 +10,8 @@ through sudo. Knows Debian and its relatives (apt-get). Elsewhere it prints
 the list of what is missing.
 
   --author  also what the author's checks need: clang, its sanitizer runtime,
-            clang-format, clang-tidy, strace, git
+            clang-format, clang-tidy, strace, git, and to build and run
+            programs for AArch64: its GCC, qemu-user
   --help    print this and exit
 
 Exit status: 0 everything is there; 1 something is still missing after the
@@ -61,10 +62,8 @@ find_compiler() {
   done
 }
 
-has_compiler() {
-  local compiler
-  compiler=$(find_compiler)
-  [[ -n $compiler ]] && builds "$compiler" -std=c++20 <<'END'
+builds_cxx20() {
+  builds "$1" -std=c++20 <<'END'
 #include <sys/socket.h>
 #include <compare>
 #include <span>
@@ -73,6 +72,12 @@ has_compiler() {
 #endif
 int main() { return ::socket(0, 0, 0) < 0 ? 0 : 1; }
 END
+}
+
+has_compiler() {
+  local compiler
+  compiler=$(find_compiler)
+  [[ -n $compiler ]] && builds_cxx20 "$compiler"
 }
 
 has_cmake() {
@@ -130,6 +135,9 @@ look() {
   need "clang-tidy" clang-tidy has clang-tidy
   need "strace" strace has strace
   need "git" git has git
+  need "GCC 12 for AArch64, or newer" g++-aarch64-linux-gnu \
+    builds_cxx20 aarch64-linux-gnu-g++
+  need "QEMU for programs of AArch64" qemu-user has qemu-aarch64
 }
 
 knows_this_system() {

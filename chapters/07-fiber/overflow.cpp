@@ -41,7 +41,7 @@ void report(int, siginfo_t* info, void*) {
 
 OverflowReport::OverflowReport(Running (*who)())
     : memory_(std::max<std::size_t>(
-          16384, static_cast<std::size_t>(::sysconf(_SC_SIGSTKSZ)))) {
+          16384, static_cast<std::size_t>(sysconf(_SC_SIGSTKSZ)))) {
   stack_t own{};
   own.ss_sp = memory_.data();
   own.ss_size = memory_.size();

@@ -21,9 +21,9 @@
 namespace rt {
 namespace {
 
-// A frame larger than the guard can step over it without touching it.
-constexpr std::size_t guard_below = 65536;
-constexpr std::size_t guard_above = 4096;
+// A frame larger than the guard can step over it without touching it. The one
+// above is a page. (64 KiB is the largest page there is on our machines.)
+constexpr std::size_t guard_below = 65'536;
 
 // So many give-backs are one period: who was not needed in it, is cold.
 constexpr int gives_a_trim = 1024;
@@ -32,7 +32,7 @@ constexpr std::size_t colours = 16;
 constexpr std::size_t colour_step = 128;
 
 std::size_t page_size() {
-  static const auto size = static_cast<std::size_t>(::sysconf(_SC_PAGESIZE));
+  static const auto size = static_cast<std::size_t>(sysconf(_SC_PAGESIZE));
   return size;
 }
 
@@ -95,7 +95,7 @@ bool Stack::holds(const void* address) const {
 
 bool Stack::guards(const void* address) const {
   const auto* place = static_cast<const std::byte*>(address);
-  return place >= low - guard_below && place < low + size + guard_above &&
+  return place >= low - guard_below && place < low + size + page_size() &&
          !holds(address);
 }
 
@@ -104,7 +104,7 @@ StackPool::StackPool(std::size_t size, Guard guard)
       guard_(guard) {}
 
 std::size_t StackPool::mapped() const {
-  return guard_below + size_ + guard_above;
+  return guard_below + size_ + page_size();
 }
 
 StackPool::~StackPool() {
@@ -133,7 +133,7 @@ Stack& StackPool::make() {
   if (memory == nullptr) fail("mmap", number, address_limit());
   std::byte* low = memory + guard_below;
   if (!protect(guard_, memory, guard_below) ||
-      !protect(guard_, low + size_, guard_above)) {
+      !protect(guard_, low + size_, page_size())) {
     const int error = errno;
     ::munmap(memory, mapped());
     errno = error;

@@ -78,8 +78,8 @@ switch_stacks:
         .cfi_restore d13
         .cfi_restore d14
         .cfi_restore d15
-        // Not ret: the processor predicts that a ret goes back to where the
-        // last call came from, which is the one place it never goes to here.
+        // Not ret: the processor predicts that a ret goes to behind the last
+        // call, which is wrong if the two have stopped in different places.
         mov     x9, x30
         .cfi_register x30, x9
         br      x9

@@ -51,8 +51,8 @@ switch_stacks:
         popq    %rbp
         .cfi_adjust_cfa_offset -8
         .cfi_restore %rbp
-        # Not ret: the processor predicts that a ret goes back to where the
-        # last call came from, which is the one place it never goes to here.
+        # Not ret: the processor predicts that a ret goes to behind the last
+        # call, which is wrong if the two have stopped in different places.
         popq    %rcx
         .cfi_adjust_cfa_offset -8
         .cfi_register %rip, %rcx

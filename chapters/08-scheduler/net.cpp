@@ -70,10 +70,7 @@ class Turn {
     for (;;) {
       if (const std::error_code error = wait(deadline)) return {-1, error};
       const ssize_t n = call(descriptor_->fd.get());
-      if (n >= 0) {
-        scheduler_.call_went_through();
-        return {n, {}};
-      }
+      if (n >= 0) return {n, {}};
       if (errno == EAGAIN) {
         used_up();
         if (descriptor_->wary) scheduler_.netpoll().ask_again(*descriptor_);
@@ -99,12 +96,18 @@ class Turn {
   const char* what_;
 };
 
+// Moving no bytes needs no call.
+Result nothing(const Descriptor& descriptor) {
+  if (descriptor.closed) return {0, closed};
+  return {};
+}
+
 // A short read has emptied a stream, and what comes next is an edge; except in
 // the cases that make wary, as in chapter 05.
 template <typename Call>
 Result read(const Shared& descriptor, std::span<char> buffer, Call call) {
-  if (descriptor == nullptr || descriptor->closed) return {0, closed};
-  if (buffer.empty()) return {};
+  if (descriptor == nullptr) return {0, closed};
+  if (buffer.empty()) return nothing(*descriptor);
   Turn turn(descriptor, &Descriptor::reading, "read");
   const auto [n, error] = turn.attempt(
       [&](int fd) { return call(fd, buffer.data(), buffer.size()); });
@@ -118,7 +121,8 @@ Result read(const Shared& descriptor, std::span<char> buffer, Call call) {
 
 template <typename Call>
 Result write(const Shared& descriptor, std::span<const char> bytes, Call call) {
-  if (descriptor == nullptr || descriptor->closed) return {0, closed};
+  if (descriptor == nullptr) return {0, closed};
+  if (bytes.empty()) return nothing(*descriptor);
   Turn turn(descriptor, &Descriptor::writing, "write");
   std::size_t written = 0;
   while (written < bytes.size()) {
@@ -183,16 +187,16 @@ Pollable::Pollable(Shared descriptor) : descriptor_(std::move(descriptor)) {}
 
 Pollable& Pollable::operator=(Pollable&& other) noexcept {
   if (this == &other) return *this;
-  close();
+  this->close();
   descriptor_ = std::move(other.descriptor_);
   return *this;
 }
 
-Pollable::~Pollable() { close(); }
+Pollable::~Pollable() { this->close(); }
 
 std::error_code Pollable::close() {
   if (descriptor_ == nullptr || descriptor_->closed) return closed;
-  Scheduler::current().close(*descriptor_);
+  Scheduler::current().evict(*descriptor_);
   return {};
 }
 
@@ -257,7 +261,7 @@ Listening listen(const net::Address& address) {
 }
 
 Accepted Listener::accept() const {
-  if (fd() < 0) return {{}, closed};
+  if (descriptor_ == nullptr) return {{}, closed};
   Turn turn(descriptor_, &Descriptor::reading, "accept");
   for (;;) {
     const auto [n, error] = turn.attempt([](int fd) -> ssize_t {
@@ -291,7 +295,7 @@ PacketListening listen_packet(const net::Address& address) {
 }
 
 Received PacketConn::read_from(std::span<char> buffer) const {
-  if (fd() < 0) return {0, {}, closed};
+  if (descriptor_ == nullptr) return {0, {}, closed};
   Turn turn(descriptor_, &Descriptor::reading, "read");
   net::Address from;
   const auto [n, error] = turn.attempt([&](int fd) {
@@ -305,7 +309,7 @@ Received PacketConn::read_from(std::span<char> buffer) const {
 
 Result PacketConn::write_to(std::span<const char> bytes,
                             const net::Address& address) const {
-  if (fd() < 0) return failed(closed);
+  if (descriptor_ == nullptr) return failed(closed);
   Turn turn(descriptor_, &Descriptor::writing, "write");
   const auto [n, error] = turn.attempt([&](int fd) {
     return ::sendto(fd, bytes.data(), bytes.size(), MSG_NOSIGNAL, address.get(),

@@ -13,9 +13,9 @@
 namespace rt {
 namespace {
 
-// If somebody can always run, the kernel and the clock are looked at after so
-// many switches.
-constexpr int ticks_a_poll = 61;
+// If somebody can always run, the kernel and the clock are looked at once all
+// have had a turn, but not more often than after so many switches.
+constexpr std::size_t least_switches = 61;
 
 // A goroutine whose descriptor is always ready would never park.
 constexpr int calls_a_turn = 16;
@@ -55,7 +55,7 @@ void Scheduler::run(const std::function<void()>& main_body,
   const Goroutine& main = spawn(engine::body_of(body), where);
   while (main.state != Goroutine::State::Ended) turn();
   ending_ = true;
-  for (Descriptor* descriptor : netpoll_.descriptors()) close(*descriptor);
+  for (Descriptor* descriptor : netpoll_.descriptors()) evict(*descriptor);
   while (!runnable_.empty()) turn();
 }
 
@@ -116,7 +116,7 @@ Goroutine* Scheduler::find(std::size_t index, std::uint64_t id) {
 // The next to run: a goroutine, or, if nobody can or it is time for a look at
 // the kernel, the loop on the stack of run.
 Context& Scheduler::next() {
-  if (runnable_.empty() || ++ticks_ >= ticks_a_poll) {
+  if (runnable_.empty() || switches_left_-- == 0) {
     running_ = nullptr;
     return thread_;
   }
@@ -133,7 +133,7 @@ void Scheduler::go_on(Goroutine& self) {
 // One turn of the loop: a look at the kernel, then goroutines, each of which
 // switches to the next by itself.
 void Scheduler::turn() {
-  poll();
+  look();
   if (!runnable_.empty()) switch_to(thread_, next());
 }
 
@@ -167,7 +167,9 @@ bool Scheduler::park_until(TimePoint deadline, const char* what,
 }
 
 void Scheduler::ready(Goroutine& goroutine) {
-  if (goroutine.state == Goroutine::State::Parked) make_runnable(goroutine);
+  if (goroutine.state != Goroutine::State::Parked) return;
+  if (std::exchange(goroutine.in_netpoll, false)) --waiters_;
+  make_runnable(goroutine);
 }
 
 void Scheduler::make_runnable(Goroutine& goroutine) {
@@ -176,8 +178,8 @@ void Scheduler::make_runnable(Goroutine& goroutine) {
 }
 
 void Scheduler::begin_call() {
-  if (running_->calls < calls_a_turn) return;
-  running_->calls = 0;
+  if (++running_->calls <= calls_a_turn) return;
+  running_->calls = 1;
   if (!ending_) yield();
 }
 
@@ -187,9 +189,9 @@ std::error_code Scheduler::wait(Descriptor& descriptor, Slot& slot,
   if (slot.state == Slot::State::Ready) return {};
   slot.state = Slot::State::Waiting;
   slot.waiter = running_;
+  running_->in_netpoll = true;
   ++waiters_;
   park_until(deadline, what, descriptor.fd.get());
-  --waiters_;
   if (descriptor.closed) return closed;
   if (slot.state == Slot::State::Ready) return {};
   slot.state = Slot::State::Empty;
@@ -198,7 +200,7 @@ std::error_code Scheduler::wait(Descriptor& descriptor, Slot& slot,
 
 // No call is in the kernel now: on this thread we are the only ones to run. So
 // the number can be given back at once, and who wakes does not use it again.
-void Scheduler::close(Descriptor& descriptor) {
+void Scheduler::evict(Descriptor& descriptor) {
   netpoll_.remove(descriptor);
   descriptor.closed = true;
   descriptor.fd = net::Fd();
@@ -209,8 +211,7 @@ void Scheduler::close(Descriptor& descriptor) {
   }
 }
 
-void Scheduler::poll() {
-  ticks_ = 0;
+void Scheduler::look() {
   const bool idle = runnable_.empty();
   if (idle && waiters_ == 0 && timers_.empty()) die_of_deadlock(*this);
   if (idle || waiters_ > 0) {
@@ -220,6 +221,7 @@ void Scheduler::poll() {
   now_ = Clock::now();
   fire_timers();
   report_.say(*this, now_);
+  switches_left_ = std::max(runnable_.size(), least_switches);
 }
 
 std::chrono::nanoseconds Scheduler::time_to_wait() const {

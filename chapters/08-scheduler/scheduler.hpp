@@ -66,12 +66,13 @@ class Scheduler {
   std::error_code wait(Descriptor& descriptor, Slot& slot, const char* what,
                        TimePoint deadline = never);
 
-  // Gives the descriptor back, and its waiters find it closed.
-  void close(Descriptor& descriptor);
+  // Gives the number back, and those who wait find it closed. Go: evict
+  // (internal/poll/fd_poll_runtime.go).
+  void evict(Descriptor& descriptor);
 
-  // Before an I/O call: who has made many without being parked yields first.
+  // Before an I/O call, whatever becomes of it: who has made many without being
+  // parked yields first.
   void begin_call();
-  void call_went_through() { ++running_->calls; }
 
   std::size_t count() const { return count_; }
   bool ending() const { return ending_; }
@@ -93,7 +94,7 @@ class Scheduler {
   void go_on(Goroutine& self);
   Context& next();
   void make_runnable(Goroutine& goroutine);
-  void poll();
+  void look();
   std::chrono::nanoseconds time_to_wait() const;
   void fire_timers();
 
@@ -102,12 +103,12 @@ class Scheduler {
   Context thread_;  // of the loop, on the stack that run was called on
   Goroutine* running_ = nullptr;
   Queue runnable_;
-  int ticks_ = 0;  // switches since the last poll
+  std::size_t switches_left_ = 0;  // until the next look at the kernel
 
   // Those that wait for a time, earliest first. Equal times in the order in
   // which they came, which std::multimap promises.
   std::multimap<TimePoint, Goroutine*> timers_;
-  TimePoint now_;  // as of the last poll
+  TimePoint now_;  // as of the last look
 
   Netpoll netpoll_;
   std::size_t waiters_ = 0;  // parked in a slot

@@ -54,7 +54,8 @@ expect_line() {
 echo 'ID=debian' >"$scratch/debian"
 echo 'ID=plan9' >"$scratch/plan9"
 build=(c++ as ld cmake ninja)
-extra=(clang++ clang-format clang-tidy strace git)
+extra=(clang++ clang-format clang-tidy strace git aarch64-linux-gnu-g++
+  qemu-aarch64)
 
 case='nothing is missing'
 pretend "${build[@]}"
@@ -68,6 +69,16 @@ pretend "${build[@]}" "${extra[@]}"
 run --author
 expect status "$status" 0
 expect calls "$calls" ''
+
+case='a cross compiler that does not link is as good as none'
+pretend "${build[@]}" "${extra[@]}"
+rm "$scratch/bin/aarch64-linux-gnu-g++" "$scratch/bin/qemu-aarch64"
+printf '#!/bin/bash\nexit 1\n' >"$scratch/bin/aarch64-linux-gnu-g++"
+chmod +x "$scratch/bin/aarch64-linux-gnu-g++"
+run --author
+expect calls "$calls" "apt-get update
+env DEBIAN_FRONTEND=noninteractive apt-get install --yes\
+ --no-install-recommends g++-aarch64-linux-gnu qemu-user"
 
 case='only what is missing is installed'
 pretend c++ as ld ninja
@@ -113,6 +124,7 @@ expect_line 'missing  CMake 3.25 or newer'
 expect_line 'missing  Ninja'
 expect_line 'missing  doctest 2.4.9 or newer'
 expect_line 'missing  clang-tidy'
+expect_line 'missing  GCC 12 for AArch64, or newer'
 expect_line 'setup.sh does not know this system. Please install what is missing.'
 release=''
 

@@ -3,6 +3,11 @@
 set(warnings -Wall -Wextra -Wpedantic -Wshadow -Wconversion -Wsign-conversion
              -Werror)
 
+set(quick_options -O0 -g0)
+if(TUTORIAL_QUICK_TESTS)
+  set(quick_options ${TUTORIAL_QUICK_TESTS})
+endif()
+
 # Tests stand in for calls such as recv and poll. Where a distribution fortifies
 # by default, __recv_chk and __poll_chk would go past them.
 add_compile_options(-U_FORTIFY_SOURCE)
@@ -22,6 +27,39 @@ function(tutorial_program name)
   target_compile_options(${name} PRIVATE $<$<COMPILE_LANGUAGE:CXX>:${warnings}>)
 endfunction()
 
+# tutorial_objects(NAME source LINK library...): a source that many programs
+# have, compiled once. It is theirs as $<TARGET_OBJECTS:NAME>.
+function(tutorial_objects name source)
+  cmake_parse_arguments(PARSE_ARGV 2 arg "" "" "LINK")
+  add_library(${name} OBJECT ${source})
+  target_link_libraries(${name} PRIVATE ${arg_LINK} common)
+  target_compile_options(${name} PRIVATE ${warnings})
+endfunction()
+
+# tutorial_quick_headers(header...): what tutorial_quick reads once for all.
+function(tutorial_quick_headers)
+  set(source ${CMAKE_CURRENT_BINARY_DIR}/quick.cpp)
+  file(CONFIGURE OUTPUT ${source} CONTENT "")
+  tutorial_objects(quick ${source} LINK doctest::doctest)
+  set_target_properties(quick PROPERTIES EXCLUDE_FROM_ALL ON)
+  target_compile_options(quick PRIVATE ${quick_options})
+  target_precompile_headers(quick PRIVATE ${ARGN})
+endfunction()
+
+# Compiles a target in a hurry: it runs once, and there are many of its kind.
+# Not for what readers build: an include that a file lacks does not show.
+function(tutorial_quick target)
+  target_compile_options(${target} PRIVATE ${quick_options})
+  target_precompile_headers(${target} REUSE_FROM quick)
+endfunction()
+
+# The same for tests, where a preset wants it.
+function(tutorial_quick_test target)
+  if(TUTORIAL_QUICK_TESTS)
+    tutorial_quick(${target})
+  endif()
+endfunction()
+
 # tutorial_test(NAME source... LINK library... LABEL label): a doctest program
 # and its ctest entry. Whoever hangs is told apart from whoever is slow: at its
 # deadline the runner names the system call and the descriptor it sits in.
@@ -32,6 +70,7 @@ function(tutorial_test name)
   if(NOT arg_SECONDS)
     set(arg_SECONDS 120)
   endif()
+  tutorial_quick_test(${name})
   add_test(NAME ${name} COMMAND deadline --seconds ${arg_SECONDS}
                                 $<TARGET_FILE:${name}>)
   set_tests_properties(${name} PROPERTIES LABELS "${arg_LABEL}")
@@ -40,17 +79,18 @@ function(tutorial_test name)
   endif()
 endfunction()
 
-# tutorial_chapter([RECORDED] [EDGES] [OWN_MAIN] [PARTS source...]): the chapter
-# in this folder, with its program, its tests, its facts and the contract
-# compiled against it. RECORDED: it uses epoll, and its tests see the server's
-# calls (common/testing/recorded_server.hpp). EDGES: and it watches its clients
-# edge-triggered. OWN_MAIN: its main.cpp in place of the common one. PARTS: what
-# its server is made of besides server.cpp.
+# tutorial_chapter([RECORDED] [EDGES] [GOROUTINES] [OWN_MAIN] [PARTS source...]):
+# the chapter in this folder, with its program, its tests, its facts and the
+# contract linked to it. RECORDED: it uses epoll, and its tests see the
+# server's calls (common/testing/recorded_server.hpp). EDGES: and it watches its
+# clients edge-triggered. GOROUTINES: and their turns are no rounds of its own.
+# OWN_MAIN: its main.cpp in place of the common one. PARTS: what its server is
+# made of besides server.cpp.
 function(tutorial_chapter)
-  cmake_parse_arguments(PARSE_ARGV 0 arg "RECORDED;EDGES;OWN_MAIN" "" "PARTS")
+  cmake_parse_arguments(PARSE_ARGV 0 arg "RECORDED;EDGES;GOROUTINES;OWN_MAIN" ""
+                        "PARTS")
   get_filename_component(name ${CMAKE_CURRENT_SOURCE_DIR} NAME)
-  set(chapters ${PROJECT_SOURCE_DIR}/chapters)
-  set(main ${chapters}/main.cpp)
+  set(main $<TARGET_OBJECTS:server_main>)
   if(arg_OWN_MAIN)
     set(main main.cpp)
   endif()
@@ -62,21 +102,32 @@ function(tutorial_chapter)
                              PRIVATE PROGRAM="$<TARGET_FILE:${name}>")
   add_dependencies(${name}-test ${name})
   if(arg_RECORDED)
-    set(shared ${PROJECT_SOURCE_DIR}/common/testing)
-    target_sources(${name}-test PRIVATE ${shared}/epoll_server_test.cpp)
-    if(NOT arg_OWN_MAIN)
-      target_sources(${name}-test PRIVATE ${shared}/epoll_program_test.cpp)
-    endif()
+    set(suites epoll_server)
     if(arg_EDGES)
-      target_sources(${name}-test PRIVATE ${shared}/edge_server_test.cpp)
+      list(APPEND suites edge_server)
     endif()
+    if(NOT arg_GOROUTINES)
+      list(APPEND suites epoll_listener)
+    endif()
+    if(arg_EDGES AND NOT arg_GOROUTINES)
+      list(APPEND suites edge_round)
+    endif()
+    list(TRANSFORM suites REPLACE "(.+)" "$<TARGET_OBJECTS:\\1_test>")
+    if(NOT arg_OWN_MAIN AND NOT arg_GOROUTINES)
+      list(APPEND suites
+           ${PROJECT_SOURCE_DIR}/common/testing/epoll_program_test.cpp)
+    endif()
+    target_sources(${name}-test PRIVATE ${suites})
     target_link_libraries(${name}-test PRIVATE recording)
   endif()
   tutorial_test(${name}-facts facts_test.cpp LABEL facts)
-  tutorial_test(${name}-contract
-                ${PROJECT_SOURCE_DIR}/common/testing/contract_test.cpp
+  set(which ${CMAKE_CURRENT_BINARY_DIR}/chapter.cpp)
+  file(CONFIGURE OUTPUT ${which} CONTENT "\
+#include \"common/testing/contract.hpp\"
+const std::string_view testing::chapter_under_test = \"${name}\";
+")
+  tutorial_test(${name}-contract ${which} $<TARGET_OBJECTS:contract_test>
                 LINK ${name}-server LABEL contract SECONDS 300)
-  target_compile_definitions(${name}-contract PRIVATE CHAPTER="${name}")
 endfunction()
 
 # tutorial_broken_copy(NAME OLD NEW): the server of this chapter with the one
@@ -156,8 +207,8 @@ function(tutorial_exercise name)
   if(arg_PROGRAM)
     set(source ${CMAKE_CURRENT_BINARY_DIR}/${name}.cpp)
     file(CONFIGURE OUTPUT ${source} CONTENT "#include <${name}.hpp>\n")
-    tutorial_program(${arg_PROGRAM} ${PROJECT_SOURCE_DIR}/chapters/main.cpp
-                     ${source} LINK ${arg_LINK})
+    tutorial_program(${arg_PROGRAM} $<TARGET_OBJECTS:server_main> ${source}
+                     LINK ${arg_LINK})
     target_include_directories(${arg_PROGRAM} PRIVATE ${solutions})
   endif()
   if(TUTORIAL_AUTHOR)
@@ -203,7 +254,7 @@ macro(tutorial_author_exercise)
 endmacro()
 
 # wrong/NAME.which.hpp or variants/NAME.which.hpp under the name that the test
-# includes. Not optimised: these run once, and there are many to build.
+# includes.
 macro(tutorial_one_answer kind which)
   set(wrapper ${CMAKE_CURRENT_BINARY_DIR}/${kind}/${name}.${which})
   string(REPLACE variant variants source ${kind})
@@ -211,7 +262,9 @@ macro(tutorial_one_answer kind which)
        "#include \"${solutions}/${source}/${name}.${which}.hpp\"\n")
   tutorial_answer(${kind}-${name}.${which} ${name} ${wrapper} ${arg_LINK})
   add_dependencies(author-checks ${kind}-${name}.${which})
-  target_compile_options(${kind}-${name}.${which} PRIVATE -O0 -g0)
+  tutorial_quick(${kind}-${name}.${which})
+  target_link_options(${kind}-${name}.${which} PRIVATE -s)
+  set_target_properties(${kind}-${name}.${which} PROPERTIES EXCLUDE_FROM_ALL ON)
 endmacro()
 
 function(tutorial_exercise_files)

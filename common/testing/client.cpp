@@ -9,6 +9,7 @@
 #include <algorithm>
 #include <array>
 #include <cerrno>
+#include <utility>
 
 #include "common/error.hpp"
 
@@ -51,6 +52,11 @@ Client::Client(const net::Address& server, std::chrono::milliseconds limit)
   net::check(::getsockopt(socket_.get(), SOL_SOCKET, SO_ERROR, &errno, &size),
              "getsockopt SO_ERROR");
   if (errno != 0) net::throw_errno("connect", server.text());
+}
+
+Client::Client(net::Fd connection, std::chrono::milliseconds limit)
+    : limit_(limit), socket_(std::move(connection)) {
+  net::set_nonblocking(socket_);
 }
 
 short Client::wait_for(short events, const char* what) {

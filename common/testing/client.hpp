@@ -30,6 +30,10 @@ class Client {
   explicit Client(const net::Address& server,
                   std::chrono::milliseconds limit = std::chrono::seconds(20));
 
+  // The other end: takes a connection that was accepted.
+  explicit Client(net::Fd connection,
+                  std::chrono::milliseconds limit = std::chrono::seconds(20));
+
   // Sends all of it, in as many pieces as it takes, and at once (TCP_NODELAY).
   void send(std::string_view bytes);
 

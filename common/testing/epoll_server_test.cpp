@@ -17,7 +17,6 @@
 using namespace std::chrono_literals;
 using testing::Client;
 using testing::count;
-using testing::most_a_round;
 using testing::RecordedServer;
 
 TEST_CASE("a list that takes no more turns one client away and no other") {
@@ -30,20 +29,6 @@ TEST_CASE("a list that takes no more turns one client away and no other") {
   CHECK(client.echo("hello") == "hello");
   Client next(server.address());
   CHECK(next.echo("hello") == "hello");
-}
-
-TEST_CASE("a listener that is not taken is put on the list later") {
-  RecordedServer server(serve);
-  Client client(server.address());
-  CHECK(client.echo("hello") == "hello");
-  server.settle();
-  server.process().limit_descriptors(6);
-  Client waiting(server.address());
-  server.calls_until("epoll_ctl DEL 3", 1);  // it rests
-  server.lie("epoll_ctl", ENOMEM, 3);
-  server.wait_until_believed();
-  server.process().limit_descriptors(100);
-  CHECK(waiting.echo("hello") == "hello");
 }
 
 TEST_CASE("EINTR in recv and send loses nothing") {
@@ -67,15 +52,6 @@ TEST_CASE("a failed accept loses nobody") {
     const auto calls = server.calls();
     CHECK(count(calls, "epoll_ctl DEL 3") == 0);  // it was no reason to rest
   }
-}
-
-TEST_CASE("at most 64 clients are accepted before the others have their turn") {
-  RecordedServer server(serve);
-  server.stop();
-  auto clients = testing::connect_clients(server.address(), 200);
-  server.go_on();
-  testing::echo_all(clients);
-  CHECK(most_a_round(server.calls(), "accept4") == 64);
 }
 
 TEST_CASE("a wait that fails for want of memory is a rest, not the end") {

@@ -218,6 +218,18 @@ TEST_CASE("receive_all gives everything up to the end of the stream") {
   CHECK(client.receive_all() == "all of it");
 }
 
+TEST_CASE("a client can be the end that was accepted") {
+  const Peer peer;
+  Client client(peer.address);
+  Client accepted(peer.accept(), 50ms);
+  client.send("hello");
+  CHECK(accepted.receive(5) == "hello");
+  CHECK(what<testing::TimedOut>([&] { accepted.receive(1); }) ==
+        "client waited 50 ms for bytes from the server");
+  accepted.finish();
+  CHECK(client.receive_all().empty());
+}
+
 TEST_CASE("finish sends FIN and still receives") {
   const Peer peer;
   Client client(peer.address);

@@ -197,6 +197,7 @@ Load::Load(const LoadOptions& options,
 LoadReport Load::run() {
   connect_more();
   while (connecting_ > 0 || busy_ > 0) round();
+  if (options_.connected) options_.connected();
   driving_ = true;
   begun_ = told_ = now_ = Clock::now();
   for (Connection& connection : connections_) {

@@ -37,6 +37,8 @@ struct LoadOptions {
   std::chrono::milliseconds duration{0};
   std::uint64_t requests = 0;
   std::uint32_t idle = 0;  // further connections: one echo, then silence
+  // Called once, when all have connected and before the first request.
+  std::function<void()> connected;
   // A connection on which nothing moves for so long has timed out.
   std::chrono::milliseconds patience{10000};
 };

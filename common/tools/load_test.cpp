@@ -4,6 +4,7 @@
 
 #include <algorithm>
 #include <array>
+#include <atomic>
 #include <chrono>
 #include <cstdint>
 #include <functional>
@@ -112,6 +113,22 @@ TEST_CASE("a time ends the load, and what is in flight is waited for") {
   CHECK(report.requests >= 50);
   CHECK(report.errors.all() == 0);
   CHECK(report.first_error == "");
+}
+
+TEST_CASE("once all have connected, and before they ask, the caller is told") {
+  std::atomic<int> asked = 0;
+  const Server server(echo_with([&](std::string&, std::size_t) { ++asked; }));
+  LoadOptions options = one_client(server.port());
+  int told = 0;
+  int asked_before = -1;
+  options.connected = [&] {
+    ++told;
+    asked_before = asked;
+  };
+  CHECK(net::run_load(options).requests == 20);
+  CHECK(told == 1);
+  CHECK(asked_before == 0);
+  CHECK(asked == 20);
 }
 
 TEST_CASE("an answer in many pieces is as good as one in one piece") {

@@ -77,6 +77,26 @@ void with_server(const std::string& program,
   throw failure(program, error.what(), "");  // it could not be started
 }
 
+// The numbers of its threads. Throws std::system_error once it is gone.
+std::vector<pid_t> threads_of(pid_t process) {
+  std::vector<pid_t> threads;
+  for (const auto& thread : std::filesystem::directory_iterator(
+           "/proc/" + std::to_string(process) + "/task")) {
+    threads.push_back(std::atoi(thread.path().filename().c_str()));
+  }
+  return threads;
+}
+
+bool all_asleep(pid_t process) try {
+  if (testing::state(process) == 'Z') throw std::runtime_error("it is dead");
+  const std::vector<pid_t> threads = threads_of(process);
+  return std::all_of(threads.begin(), threads.end(), [](pid_t thread) {
+    return testing::state(thread) == 'S';
+  });
+} catch (const std::system_error&) {
+  return false;  // a thread has ended while we looked
+}
+
 // Knows how long a process has done nothing, in any of its threads. A server
 // that only waits for a turn on a busy machine is not taken for an idle one.
 class Quiet {
@@ -86,25 +106,13 @@ class Quiet {
   // To be asked again and again.
   bool lasts(milliseconds limit) {
     const auto cpu = testing::cpu_time(process_);
-    if (cpu != cpu_ || !all_asleep()) restart();
+    if (cpu != cpu_ || !all_asleep(process_)) restart();
     cpu_ = cpu;
     return Clock::now() - since_ >= limit;
   }
   void restart() { since_ = Clock::now(); }
 
  private:
-  bool all_asleep() const try {
-    if (testing::state(process_) == 'Z') throw std::runtime_error("it is dead");
-    const std::filesystem::directory_iterator threads(
-        "/proc/" + std::to_string(process_) + "/task");
-    return std::all_of(begin(threads), end(threads), [](const auto& thread) {
-      const std::string number = thread.path().filename();
-      return testing::state(std::atoi(number.c_str())) == 'S';
-    });
-  } catch (const std::system_error&) {
-    return false;  // a thread has ended while we looked
-  }
-
   pid_t process_;
   std::chrono::nanoseconds cpu_{-1};
   Clock::time_point since_ = Clock::now();
@@ -296,11 +304,11 @@ RequestCalls count(CallCounter& counter, std::size_t clients,
   return {counter.refused(), clients * rounds, counter.counts()};
 }
 
-bool run_on(pid_t process, std::size_t core) {
+bool run_on(pid_t thread, std::size_t core) {
   cpu_set_t one;
   CPU_ZERO(&one);
   CPU_SET(core, &one);
-  return ::sched_setaffinity(process, sizeof one, &one) == 0;
+  return ::sched_setaffinity(thread, sizeof one, &one) == 0;
 }
 
 // While it lives the server runs on one core and this thread on another, if
@@ -315,7 +323,9 @@ class TwoCores {
     while (!CPU_ISSET(first, &before_)) ++first;
     std::size_t second = first + 1;
     while (!CPU_ISSET(second, &before_)) ++second;
-    set_ = run_on(server, first) && run_on(0, second);
+    set_ = run_on(0, second);
+    // Threads that come later run where those run that start them.
+    for (const pid_t thread : threads_of(server)) run_on(thread, first);
   }
   TwoCores(const TwoCores&) = delete;
   TwoCores& operator=(const TwoCores&) = delete;
@@ -330,7 +340,7 @@ class TwoCores {
 
 void wait_until_asleep(pid_t process) {
   const auto start = Clock::now();
-  while (testing::state(process) != 'S') {
+  while (!all_asleep(process)) {
     if (Clock::now() - start > patience) {
       throw testing::TimedOut("it does not rest");
     }
@@ -360,10 +370,19 @@ double cpu_of_echo(const Running& server, Client& client, std::size_t echoes) {
 }
 
 // Of the children that have ended and been waited for, in all their threads.
-std::int64_t switches_of_children() {
+rusage usage_of_children() {
   rusage usage{};
   check(::getrusage(RUSAGE_CHILDREN, &usage), "getrusage");
-  return usage.ru_nvcsw;
+  return usage;
+}
+
+double seconds(const timeval& after, const timeval& before) {
+  return static_cast<double>(after.tv_sec - before.tv_sec) +
+         static_cast<double>(after.tv_usec - before.tv_usec) / 1e6;
+}
+
+double share(double part, double other) {
+  return part > 0 ? part / (part + other) : 0;
 }
 
 }  // namespace
@@ -431,7 +450,7 @@ LoadCost cost_under_load(const std::string& program, std::uint32_t clients,
                          std::uint32_t size, std::uint64_t requests,
                          std::size_t idle) {
   std::chrono::nanoseconds cpu{};
-  const std::int64_t before = switches_of_children();
+  const rusage before = usage_of_children();
   with_server(program, [&](const Running& server) {
     LoadOptions load;
     load.port = port_of(server.address);
@@ -443,7 +462,12 @@ LoadCost cost_under_load(const std::string& program, std::uint32_t clients,
     crowd.grow_served(idle);
     wait_until_quiet(server.process);
     const TwoCores apart(server.process);
-    const auto start = testing::cpu_time(server.process);
+    // A client that comes is no request, and dear where it gets a stack.
+    std::chrono::nanoseconds start{};
+    load.connected = [&] {
+      wait_until_quiet(server.process);
+      start = testing::cpu_time(server.process);
+    };
     const LoadReport report = run_load(load);
     // While it runs, its clock stands still from one tick to the next.
     wait_until_asleep(server.process);
@@ -451,9 +475,14 @@ LoadCost cost_under_load(const std::string& program, std::uint32_t clients,
     if (report.errors.all() == 0) return;
     throw std::runtime_error(report.first_error);
   });
-  const std::int64_t switches = switches_of_children() - before;
-  return {static_cast<double>(cpu.count()) / static_cast<double>(requests),
-          static_cast<double>(switches) / static_cast<double>(requests)};
+  const rusage after = usage_of_children();
+  const auto each = [&](std::int64_t all) {
+    return static_cast<double>(all) / static_cast<double>(requests);
+  };
+  return {each(cpu.count()),
+          share(seconds(after.ru_utime, before.ru_utime),
+                seconds(after.ru_stime, before.ru_stime)),
+          each(after.ru_nvcsw - before.ru_nvcsw)};
 }
 
 std::vector<EchoCost> echoes_beside_idle(const std::string& program,

@@ -70,11 +70,14 @@ struct RequestCalls {
 RequestCalls calls_of_requests(const std::string& program, std::size_t clients,
                                std::size_t rounds);
 
-// What a request costs the server under load. The idle clients have echoed
-// once before and are silent from then on.
-// The server has a core of its own where this thread may use two.
+// What a request costs the server under load, without connecting. The idle
+// clients have echoed once before and are silent from then on. The server has a
+// core of its own where this thread may use two.
 struct LoadCost {
   double cpu;       // nanoseconds of user and system time, a request
+  double user;      // the share of user time in all that the server has used.
+                    // The kernel looks at each tick of its timer: rough for
+                    // less than some seconds in all
   double switches;  // voluntary context switches, a request and, with idle
                     // clients, those of connecting them too
 };

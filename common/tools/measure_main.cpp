@@ -6,6 +6,7 @@
 #include <cstdint>
 #include <cstdio>
 #include <functional>
+#include <numeric>
 #include <stdexcept>
 #include <string>
 #include <utility>
@@ -37,6 +38,7 @@ struct Subject {
   std::string failure;        // why it is out, else empty
   std::vector<double> cpu;    // of each round, nanoseconds a request
   std::vector<double> ratio;  // of each round, to the first program's
+  std::vector<double> user;   // of each round, nanoseconds a request
   std::vector<double> switches;
   std::vector<double> idle_cpu;    // the same beside idle clients
   std::vector<double> idle_ratio;  // of each round, to that without them
@@ -85,6 +87,7 @@ void play_round(Subject& subject, const Subject& first,
     const net::LoadCost cost = measure(0);
     if (compared && round % 2 == 0) beside = measure(settings.idle).cpu;
     subject.cpu.push_back(cost.cpu);
+    subject.user.push_back(cost.user * cost.cpu);
     subject.switches.push_back(cost.switches);
     if (compared) {
       subject.idle_cpu.push_back(beside);
@@ -120,15 +123,21 @@ void look_once(Subject& subject, const Settings& settings) {
   });
 }
 
+// Not the median: in a short round user time is none or one tick.
+double mean(const std::vector<double>& values) {
+  return std::accumulate(values.begin(), values.end(), 0.0) /
+         static_cast<double>(values.size());
+}
+
 double least(const std::vector<double>& values) {
   return *std::min_element(values.begin(), values.end());
 }
 
 void print_table(const std::vector<Subject>& subjects) {
-  std::printf("%-19s %9s %8s %8s %8s %9s %10s\n", "", "calls", "CPU us", "", "",
-              "switches", "bytes");
-  std::printf("%-19s %9s %8s %8s %8s %9s %10s\n", "program", "a request",
-              "least", "median", "ratio", "a request", "idle");
+  std::printf("%-19s %9s %8s %8s %8s %8s %9s %9s\n", "", "calls", "CPU us", "",
+              "", "of it", "switches", "bytes");
+  std::printf("%-19s %9s %8s %8s %8s %8s %9s %9s\n", "program", "a request",
+              "least", "median", "ratio", "user", "a request", "idle");
   for (const Subject& subject : subjects) {
     const std::string name = net::program_name(subject.path);
     if (!subject.failure.empty()) {
@@ -136,11 +145,12 @@ void print_table(const std::vector<Subject>& subjects) {
       continue;
     }
     const double ratio = subject.ratio.empty() ? 0 : net::median(subject.ratio);
-    std::printf("%-19s %9s %8.2f %8.2f %8s %9.2f %10s\n", name.c_str(),
+    std::printf("%-19s %9s %8.2f %8.2f %8s %8.2f %9.2f %9s\n", name.c_str(),
                 subject.calls.c_str(), least(subject.cpu) / 1000,
                 net::median(subject.cpu) / 1000,
                 ratio > 0 ? number(ratio, 3).c_str() : "-",
-                net::median(subject.switches), subject.bytes.c_str());
+                mean(subject.user) / 1000, net::median(subject.switches),
+                subject.bytes.c_str());
   }
   for (const Subject& subject : subjects) {
     if (subject.failure.empty()) continue;
@@ -215,7 +225,8 @@ void explain(const Settings& settings) {
       "%u rounds, the programs in turn: %llu requests of %u bytes from %u\n"
       "clients. CPU is that of the server, on a core of its own if there are\n"
       "two; ratio is the median, over the rounds, of its CPU to that of the\n"
-      "first program in the same round.\n",
+      "first program in the same round. User is the mean, as the kernel sees\n"
+      "it at each tick: a guess for less than some seconds of CPU.\n",
       settings.rounds, static_cast<unsigned long long>(settings.requests),
       settings.size, settings.connections);
   if (settings.idle > 0) {

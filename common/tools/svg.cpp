@@ -34,6 +34,7 @@ constexpr std::array colours{
     Colour{"#eaf6ec", "#3c9d58", "#2a7541"},
     Colour{"#f2ebfb", "#8250c4", "#6b3fae"},
     Colour{"#eceff2", "#52606d", "#3e4c59"},
+    Colour{"#e3f6f5", "#12908e", "#0d6f6d"},
 };
 
 const Colour& colour_of(const Line& line) {

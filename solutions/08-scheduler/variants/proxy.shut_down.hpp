@@ -1,0 +1,60 @@
+// An error shuts both sockets down in both directions, which wakes the other
+// one as well: it reads the end of the stream. They are closed when both have
+// returned.
+
+#pragma once
+
+#include <sys/socket.h>
+
+#include <array>
+#include <chrono>
+#include <span>
+#include <system_error>
+#include <utility>
+
+#include "common/fd.hpp"
+#include "common/socket.hpp"
+#include "rt/go.hpp"
+#include "rt/net.hpp"
+#include "rt/time.hpp"
+
+// One direction, until its end, which is passed on, or an error.
+inline void copy(rt::Conn& from, rt::Conn& to) {
+  std::array<char, 16384> buffer;
+  for (;;) {
+    const auto [n, error] = from.read(buffer);
+    if (error == rt::eof && !to.close_write()) return;
+    if (error || to.write(std::span(buffer).first(n)).error) break;
+  }
+  // The other direction may wait for one who is silent. This wakes it.
+  ::shutdown(from.fd(), SHUT_RDWR);
+  ::shutdown(to.fd(), SHUT_RDWR);
+}
+
+inline void relay(rt::Conn client, const net::Address& backend) {
+  rt::Dialed server = rt::dial(backend);
+  if (server.error) return;
+  const rt::Handle request = rt::go([&] { copy(client, server.conn); });
+  copy(server.conn, client);
+  // It uses what stands on this stack.
+  request.join();
+}
+
+inline void proxy(net::Fd listener, const net::Address& backend) {
+  rt::run([&] {
+    auto [clients, error] = rt::Listener::adopt(std::move(listener));
+    if (error) throw std::system_error(error, "epoll_ctl");
+    for (;;) {
+      rt::Accepted accepted = clients.accept();
+      if (accepted.error == rt::closed) return;
+      if (accepted.error) {
+        // No descriptor: the client waits in the queue, and we for one to go.
+        rt::sleep(std::chrono::milliseconds(100));
+        continue;
+      }
+      rt::go([client = std::move(accepted.conn), &backend]() mutable {
+        relay(std::move(client), backend);
+      });
+    }
+  });
+}

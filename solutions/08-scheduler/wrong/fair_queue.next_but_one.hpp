@@ -1,0 +1,80 @@
+// Belief: who was to run next and has to give way comes right after.
+// Fails: one wakes three and others have waited for longer
+// Message: the last one runs next and the others go to the end
+
+#pragma once
+
+#include <deque>
+#include <functional>
+#include <utility>
+#include <vector>
+
+struct Goroutine {
+  bool runnable = false;  // it stands in one of two places, see RunQueue
+};
+
+// Who can run on this thread. Of those who can always run, nobody has more than
+// 20 times the turns of another, however they wake each other.
+class RunQueue {
+ public:
+  // Asks the kernel for those who can go on. With `sleep` it waits for one.
+  using Poll = std::function<std::vector<Goroutine*>(bool sleep)>;
+
+  // As long as somebody can run, the kernel is asked after so many turns.
+  static constexpr int turns_a_poll = 61;
+
+  // So often in a row the turn is handed on through the slot: a request, its
+  // answer, and one more.
+  static constexpr int hand_ons_in_a_row = 3;
+
+  explicit RunQueue(Poll poll) : poll_(std::move(poll)) {}
+
+  // To the end of the queue: one that is new, that yields, or that the kernel
+  // has something for. Who can run already stays where it is.
+  void append(Goroutine& goroutine) {
+    if (std::exchange(goroutine.runnable, true)) return;
+    queue_.push_back(&goroutine);
+  }
+
+  // The running goroutine has something for this one, which runs next, and may
+  // answer as fast. Who stood in the slot goes to the end of the queue.
+  void ready(Goroutine& goroutine) {
+    if (std::exchange(goroutine.runnable, true)) return;
+    if (next_ != nullptr) queue_.push_front(next_);
+    next_ = &goroutine;
+  }
+
+  // Who has the next turn; null if the kernel has nobody either.
+  Goroutine* next() {
+    const bool idle = next_ == nullptr && queue_.empty();
+    if (idle || ++turns_ >= turns_a_poll) ask(idle);
+    if (hand_ons_ >= hand_ons_in_a_row) vacate();
+    Goroutine* next = std::exchange(next_, nullptr);
+    ++hand_ons_;
+    if (next == nullptr) {
+      if (queue_.empty()) return nullptr;
+      next = queue_.front();
+      queue_.pop_front();
+      // What it begins now is a conversation of its own.
+      hand_ons_ = 0;
+    }
+    next->runnable = false;
+    return next;
+  }
+
+ private:
+  void ask(bool sleep) {
+    turns_ = 0;
+    for (Goroutine* goroutine : poll_(sleep)) append(*goroutine);
+  }
+
+  void vacate() {
+    if (next_ != nullptr) queue_.push_back(std::exchange(next_, nullptr));
+  }
+
+  Poll poll_;
+  Goroutine* next_ = nullptr;     // the fast slot
+  std::deque<Goroutine*> queue_;  // first in, first out
+  int hand_ons_ = 0;  // through the slot, since the last from queue_
+  int turns_ = 0;     // since the last poll
+};

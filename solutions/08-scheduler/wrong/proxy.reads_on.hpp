@@ -1,0 +1,67 @@
+// Belief: a write that waits must not hold up the reading.
+// Fails: a client does not read
+// Message: who does not read stops who sends
+
+#pragma once
+
+#include <array>
+#include <chrono>
+#include <string>
+#include <system_error>
+#include <utility>
+#include <vector>
+
+#include "common/fd.hpp"
+#include "common/socket.hpp"
+#include "rt/go.hpp"
+#include "rt/net.hpp"
+#include "rt/time.hpp"
+
+// One direction, until its end, which is passed on, or an error.
+inline void copy(rt::Conn& from, rt::Conn& to) {
+  std::array<char, 16384> buffer;
+  std::vector<rt::Handle> writes;  // those of one direction take turns
+  for (;;) {
+    const auto [n, error] = from.read(buffer);
+    if (error) {
+      if (error != rt::eof) to.close();
+      for (const rt::Handle& write : writes) write.join();
+      if (error != rt::eof || to.close_write()) break;
+      return;
+    }
+    writes.push_back(
+        rt::go([bytes = std::string(buffer.data(), n), &from, &to] {
+          if (to.write(bytes).error) from.close();
+        }));
+  }
+  from.close();
+  to.close();
+}
+
+inline void relay(rt::Conn client, const net::Address& backend) {
+  rt::Dialed server = rt::dial(backend);
+  if (server.error) return;
+  const rt::Handle request = rt::go([&] { copy(client, server.conn); });
+  copy(server.conn, client);
+  // It uses what stands on this stack.
+  request.join();
+}
+
+inline void proxy(net::Fd listener, const net::Address& backend) {
+  rt::run([&] {
+    auto [clients, error] = rt::Listener::adopt(std::move(listener));
+    if (error) throw std::system_error(error, "epoll_ctl");
+    for (;;) {
+      rt::Accepted accepted = clients.accept();
+      if (accepted.error == rt::closed) return;
+      if (accepted.error) {
+        // No descriptor: the client waits in the queue, and we for one to go.
+        rt::sleep(std::chrono::milliseconds(100));
+        continue;
+      }
+      rt::go([client = std::move(accepted.conn), &backend]() mutable {
+        relay(std::move(client), backend);
+      });
+    }
+  });
+}
