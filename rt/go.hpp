@@ -26,12 +26,12 @@ struct Origin {
 };
 
 // A goroutine, whether it still runs or not. Copies mean the same one; it does
-// not care whether anybody holds one.
+// not care whether anybody holds one. Not for use after run has returned.
 class Handle {
  public:
   Handle(std::size_t index, std::uint64_t id) : index_(index), id_(id) {}
 
-  // The main goroutine is 1, the others count on; never given again.
+  // The main goroutine is 1, the others count on; never given again in a run.
   std::uint64_t id() const { return id_; }
 
   // Parks until the goroutine has ended; returns at once if it has. Any number
@@ -86,8 +86,9 @@ void run(const std::function<void()>& main_body, const Options& options,
 // dump on standard error, as in Go (runtime/proc.go, checkdead). SIGQUIT prints
 // that list and the program goes on. With RT_TRACE=1 in the environment a line
 // a second on standard error says what the scheduler has to do. SIGPIPE is
-// ignored meanwhile. Throws std::logic_error inside of run, and
-// std::system_error if the kernel refuses the descriptors it needs (two).
+// ignored meanwhile. Throws std::logic_error inside of run,
+// std::invalid_argument for stacks of no size, and std::system_error if the
+// kernel refuses the memory or the descriptors it needs (two).
 template <std::invocable Function>
 void run(Function&& main_body, const Options& options = {},
          const Origin& where = {__builtin_FILE(), __builtin_LINE()}) {
