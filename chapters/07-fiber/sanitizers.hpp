@@ -84,8 +84,11 @@ inline SanitizedStack sanitized_thread_stack() {
   return {__tsan_get_current_fiber()};
 }
 
-// 0: what was done before the switch is done before what comes after it.
-inline void before_switch(SanitizedStack&, const SanitizedStack& to, bool) {
+// 0: what was done before the switch is done before what comes after it. As a
+// function of its own it would be entered on one stack and left on the other.
+[[gnu::always_inline]] inline void before_switch(SanitizedStack&,
+                                                 const SanitizedStack& to,
+                                                 bool) {
   __tsan_switch_to_fiber(to.fiber, 0);
 }
 #else
