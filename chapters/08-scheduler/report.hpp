@@ -2,11 +2,13 @@
 
 #include <signal.h>
 
+#include <atomic>
 #include <cstdint>
 #include <cstdio>
 
 #include "chapters/08-scheduler/goroutine.hpp"
 #include "chapters/08-scheduler/netpoll.hpp"
+#include "chapters/08-scheduler/shared_action.hpp"
 
 namespace rt {
 
@@ -24,13 +26,22 @@ class Report {
   // When it wants to be called, at the latest.
   TimePoint next() const { return next_trace_; }
 
+  // SIGQUIT has asked for the list: say is to be called as soon as may be.
+  static bool list_wanted() {
+    return list_wanted_.load(std::memory_order_relaxed);
+  }
+
   // Says on standard error what has been asked for since the last call.
   void say(const Scheduler& scheduler, TimePoint now);
 
  private:
+  static struct sigaction sigquit_action();
+  static void on_sigquit(int);
   void trace(const Scheduler& scheduler, TimePoint now);
 
-  struct sigaction old_action_ {};
+  static inline std::atomic<bool> list_wanted_ = false;
+  const Netpoll& netpoll_;
+  const SharedAction<SIGQUIT> answer_;
   TimePoint start_;
   TimePoint next_trace_ = never;
   std::uint64_t polls_ = 0;
