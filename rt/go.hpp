@@ -77,9 +77,10 @@ void run(const std::function<void()>& main_body, const Options& options,
 // Runs main_body as the first goroutine, on this thread, and with it all that
 // it starts. Returns when main_body has: from then on every I/O call of the
 // others, pending or new, fails with rt::closed, and each has the chance to
-// return. Who sleeps, joins or yields instead is abandoned: what stands on its
-// stack is not destroyed, as with all goroutines when main returns in Go
-// (runtime/proc.go, main). Rethrows what leaves main_body.
+// return. Who sleeps or yields instead, or joins one that does, may be
+// abandoned: what stands on its stack is not destroyed, as with all goroutines
+// when main returns in Go (runtime/proc.go, main). Rethrows what leaves
+// main_body.
 //
 // If every goroutine waits for another one, with no timer and no descriptor
 // among what they wait for, the process ends with exit status 2 and the list of

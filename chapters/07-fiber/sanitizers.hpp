@@ -102,7 +102,8 @@ inline void after_switch(const SanitizedStack&) {}
 inline void unpoison(const void*, std::size_t) {}
 #endif
 
-// Dear to make, a millisecond: made with a stack and kept with it.
+// Dear to make, with GCC 12 more than a millisecond: made with a stack and kept
+// with it.
 #if defined(RT_TSAN)
 inline void* create_tsan_fiber() { return __tsan_create_fiber(0); }
 inline void destroy_tsan_fiber(void* fiber) { __tsan_destroy_fiber(fiber); }
