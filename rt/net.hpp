@@ -71,8 +71,8 @@ class Conn : public Pollable {
   // error. An empty buffer gets 0 bytes at once.
   Result read(std::span<char> buffer) const;
 
-  // Parks until the kernel has taken every byte. With an error, n bytes were
-  // taken before it.
+  // Parks until the kernel has taken every byte; none are taken at once. With
+  // an error, n bytes were taken before it.
   Result write(std::span<const char> bytes) const;
 
   // Says that no more will be written (shutdown(2)); reading goes on.
@@ -188,16 +188,18 @@ class Event {
  public:
   Event();  // throws std::system_error
 
-  // From any thread, while the Event lives. Notifications that nobody has
-  // waited for add up.
+  // From any thread, while the Event lives, also when run has ended.
+  // Notifications that nobody has waited for add up.
   void notify() const;
 
   // Parks until there has been at least one; how many there were.
   Counted wait() const;
 
  private:
+  // A number of its own: the file's is given back when run ends, and other
+  // threads may notify later.
+  net::Fd counter_;
   File file_;
-  int fd_;
 };
 
 }  // namespace rt

@@ -136,10 +136,12 @@ Result write(const Shared& descriptor, std::span<const char> bytes, Call call) {
   return {written, {}};
 }
 
-std::pair<Shared, std::error_code> adopt_fd(net::Fd fd, bool stream) {
+std::pair<Shared, std::error_code> adopt_fd(net::Fd fd, bool stream,
+                                            State writing = State::Ready) {
   const auto descriptor = std::make_shared<Descriptor>();
   descriptor->fd = std::move(fd);
   descriptor->stream = stream;
+  descriptor->writing.state = writing;
   Scheduler& scheduler = Scheduler::current();
   if (scheduler.ending()) return {nullptr, closed};
   const std::error_code error = scheduler.netpoll().add(*descriptor);
@@ -175,6 +177,11 @@ std::error_code answer(const net::Fd& socket) {
 }
 
 Result failed(const std::error_code& error) { return {0, error}; }
+
+net::Address address_of(const Shared& descriptor) {
+  if (descriptor == nullptr) return net::local_address(net::Fd());
+  return net::local_address(descriptor->fd);
+}
 
 }  // namespace
 
@@ -231,22 +238,29 @@ Dialed dial(const net::Address& address, TimePoint deadline) {
   const int n = ::connect(socket.get(), address.get(), address.length);
   const bool in_progress = n < 0 && (errno == EINPROGRESS || errno == EINTR);
   if (n < 0 && !in_progress) return {{}, net::last_error()};
-  // Not before connect: an unconnected socket is reported as hung up.
-  const auto [descriptor, error] = adopt_fd(std::move(socket), true);
+  // Not before connect: an unconnected socket is reported as hung up. And what
+  // is reported from here on is the answer, even before we wait for it.
+  const auto [descriptor, error] = adopt_fd(
+      std::move(socket), true, in_progress ? State::Empty : State::Ready);
   if (error) return {{}, error};
   Conn conn(descriptor);
   if (!in_progress) return {std::move(conn), {}};
   Turn turn(descriptor, &Descriptor::writing, "connect");
-  for (std::error_code status{EINPROGRESS, std::system_category()};;) {
+  for (;;) {
+    if (const auto failure = turn.wait(deadline)) return {{}, failure};
+    const std::error_code status = answer(descriptor->fd);
     if (!status) return {std::move(conn), {}};
     if (status.value() != EINPROGRESS) return {{}, status};
     turn.used_up();
-    if (const auto failure = turn.wait(deadline)) return {{}, failure};
-    status = answer(descriptor->fd);
   }
 }
 
 Listening Listener::adopt(net::Fd socket) {
+  try {
+    net::is_listening(socket);  // which accept asks, and must not throw there
+  } catch (const std::system_error& error) {
+    return {{}, error.code()};
+  }
   if (const std::error_code error = unblock(socket)) return {{}, error};
   auto [descriptor, error] = adopt_fd(std::move(socket), false);
   return {Listener(std::move(descriptor)), error};
@@ -279,9 +293,7 @@ Accepted Listener::accept() const {
   }
 }
 
-net::Address Listener::address() const {
-  return net::local_address(descriptor_->fd);
-}
+net::Address Listener::address() const { return address_of(descriptor_); }
 
 PacketListening listen_packet(const net::Address& address) {
   net::Fd socket(::socket(address.storage.ss_family,
@@ -319,9 +331,7 @@ Result PacketConn::write_to(std::span<const char> bytes,
   return {static_cast<std::size_t>(n), {}};
 }
 
-net::Address PacketConn::address() const {
-  return net::local_address(descriptor_->fd);
-}
+net::Address PacketConn::address() const { return address_of(descriptor_); }
 
 Adopted File::adopt(net::Fd fd) {
   auto [descriptor, error] = adopt_fd(std::move(fd), false);
@@ -353,17 +363,19 @@ Pipe pipe() {
   return {std::move(reader), std::move(writer), {}};
 }
 
-Event::Event() {
-  auto [file, error] = File::adopt(
-      net::Fd(net::check(::eventfd(0, EFD_NONBLOCK | EFD_CLOEXEC), "eventfd")));
+Event::Event()
+    : counter_(
+          net::check(::eventfd(0, EFD_NONBLOCK | EFD_CLOEXEC), "eventfd")) {
+  auto [file, error] = File::adopt(net::Fd(net::check(
+      ::fcntl(counter_.get(), F_DUPFD_CLOEXEC, 0), "fcntl F_DUPFD_CLOEXEC")));
   if (error) throw std::system_error(error, "epoll_ctl");
   file_ = std::move(file);
-  fd_ = file_.fd();
 }
 
 void Event::notify() const {
   const std::uint64_t one = 1;
-  if (::write(fd_, &one, sizeof one) < 0) return;  // it is full: enough said
+  if (::write(counter_.get(), &one, sizeof one) < 0)
+    return;  // it is full: enough said
 }
 
 Counted Event::wait() const {

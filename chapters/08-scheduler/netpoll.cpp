@@ -60,13 +60,14 @@ Netpoll::Netpoll()
              "epoll_ctl");
 }
 
+// The kernel is asked first: it may be no number of an open descriptor.
 std::error_code Netpoll::add(Descriptor& descriptor) {
-  const auto number = static_cast<std::size_t>(descriptor.fd.get());
-  if (number >= known_.size()) known_.resize(number + 1);
   descriptor.generation = ++generation_;
   if (!tell(EPOLL_CTL_ADD, descriptor, everything | EPOLLPRI)) {
     return net::last_error();
   }
+  const auto number = static_cast<std::size_t>(descriptor.fd.get());
+  if (number >= known_.size()) known_.resize(number + 1);
   known_[number] = &descriptor;
   return {};
 }
