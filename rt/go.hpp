@@ -86,8 +86,9 @@ void run(const std::function<void()>& main_body, const Options& options,
 // dump on standard error, as in Go (runtime/proc.go, checkdead). SIGQUIT prints
 // that list and the program goes on. With RT_TRACE=1 in the environment a line
 // a second on standard error says what the scheduler has to do. SIGPIPE is
-// ignored meanwhile. Throws std::logic_error inside of run, and
-// std::system_error if the kernel refuses the descriptors it needs (two).
+// ignored meanwhile. Throws std::logic_error inside of run,
+// std::invalid_argument for stacks of no size, and std::system_error if the
+// kernel refuses the memory or the descriptors it needs (two).
 template <std::invocable Function>
 void run(Function&& main_body, const Options& options = {},
          const Origin& where = {__builtin_FILE(), __builtin_LINE()}) {

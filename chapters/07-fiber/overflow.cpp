@@ -27,14 +27,16 @@ void say(const OverflowReport::Running& running, const std::byte* address) {
   }
 }
 
-void report(int, siginfo_t* info, void*) {
+void report(int number, siginfo_t* info, void*) {
   const OverflowReport::Running running = who_runs();
   if (running.stack != nullptr && running.stack->guards(info->si_addr)) {
     say(running, static_cast<const std::byte*>(info->si_addr));
   }
   // Back to the instruction that failed: it fails again, and the one who had
-  // the signal before us decides.
+  // the signal before us decides. One that a process has sent would not come
+  // again by itself.
   ::sigaction(SIGSEGV, &old_action, nullptr);
+  if (info->si_code <= 0) ::raise(number);
 }
 
 }  // namespace

@@ -101,7 +101,9 @@ bool Stack::guards(const void* address) const {
 
 StackPool::StackPool(std::size_t size, Guard guard)
     : size_((size + page_size() - 1) / page_size() * page_size()),
-      guard_(guard) {}
+      guard_(guard) {
+  if (size_ == 0) throw std::invalid_argument("a stack of no size");
+}
 
 std::size_t StackPool::mapped() const {
   return guard_below + size_ + page_size();

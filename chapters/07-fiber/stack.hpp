@@ -38,7 +38,8 @@ struct Stack {
 // not what they hold. Not for use by several threads.
 class StackPool {
  public:
-  // size: usable bytes of each stack, rounded up to whole pages.
+  // size: usable bytes of each stack, rounded up to whole pages. Throws
+  // std::invalid_argument if that is 0.
   explicit StackPool(std::size_t size, Guard guard = best_guard());
   StackPool(const StackPool&) = delete;
   StackPool& operator=(const StackPool&) = delete;

@@ -4,34 +4,28 @@
 #include <stdexcept>
 
 #include "chapters/08-scheduler/scheduler.hpp"
+#include "chapters/08-scheduler/shared_action.hpp"
 #include "rt/go.hpp"
 #include "rt/time.hpp"
 
 namespace rt {
 namespace {
 
-// As long as it lives, writing to a pipe without readers is an error and not
-// the end of the process. An action of somebody's own is left.
-class IgnoreSigpipe {
- public:
-  IgnoreSigpipe() {
-    ::sigaction(SIGPIPE, nullptr, &old_);
-    if (old_.sa_handler == SIG_DFL) ::signal(SIGPIPE, SIG_IGN);
-  }
-  IgnoreSigpipe(const IgnoreSigpipe&) = delete;
-  IgnoreSigpipe& operator=(const IgnoreSigpipe&) = delete;
-  ~IgnoreSigpipe() { ::sigaction(SIGPIPE, &old_, nullptr); }
-
- private:
-  struct sigaction old_ {};
-};
+// Writing to a pipe without readers is an error and not the end of the process.
+// An action of somebody's own is left.
+struct sigaction ignore_sigpipe() {
+  struct sigaction action {};
+  ::sigaction(SIGPIPE, nullptr, &action);
+  if (action.sa_handler == SIG_DFL) action.sa_handler = SIG_IGN;
+  return action;
+}
 
 }  // namespace
 
 void engine::run(const std::function<void()>& main_body, const Options& options,
                  const Origin& where) {
   if (Scheduler::runs_here()) throw std::logic_error("rt::run inside rt::run");
-  const IgnoreSigpipe ignore;
+  const SharedAction<SIGPIPE> ignore(ignore_sigpipe());
   Scheduler scheduler(options);
   std::exception_ptr failure;
   scheduler.run(

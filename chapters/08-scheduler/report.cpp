@@ -4,24 +4,33 @@
 #include <cerrno>
 #include <chrono>
 #include <cstdlib>
+#include <mutex>
 #include <string_view>
+#include <vector>
 
 #include "chapters/07-fiber/signal_line.hpp"
 #include "chapters/08-scheduler/scheduler.hpp"
-#include "common/error.hpp"
 
 namespace rt {
 namespace {
 
-// A signal is the process's: of several schedulers the last one answers.
-std::atomic<const Netpoll*> netpoll_to_interrupt = nullptr;
-std::atomic<bool> list_wanted = false;
+// A signal is the process's: of several schedulers, each on a thread of its
+// own, the one that came last is woken to answer.
+std::mutex answering_mutex;
+std::vector<const Netpoll*> answering;
+std::atomic<const Netpoll*> netpoll_to_interrupt = nullptr;  // answering.back()
+
+std::string_view base_name(std::string_view path) {
+  return path.substr(path.rfind('/') + 1);  // npos + 1 is 0
+}
+
+}  // namespace
 
 // The list is printed by the scheduler, which may be asleep, or far away while
 // a goroutine computes; then at least that one is named at once.
-void on_sigquit(int) {
+void Report::on_sigquit(int) {
   const int error = errno;
-  list_wanted = true;
+  list_wanted_ = true;
   if (const Netpoll* netpoll = netpoll_to_interrupt) netpoll->interrupt();
   if (const Goroutine* running = Scheduler::running_here()) {
     SignalLine() << "goroutine " << running->id
@@ -30,32 +39,33 @@ void on_sigquit(int) {
   errno = error;
 }
 
-std::string_view base_name(std::string_view path) {
-  return path.substr(path.rfind('/') + 1);  // npos + 1 is 0
+struct sigaction Report::sigquit_action() {
+  struct sigaction action {};
+  action.sa_handler = on_sigquit;
+  action.sa_flags = SA_ONSTACK | SA_RESTART;
+  return action;
 }
 
-}  // namespace
-
-Report::Report(const Netpoll& netpoll) : start_(Clock::now()) {
+Report::Report(const Netpoll& netpoll)
+    : netpoll_(netpoll), answer_(sigquit_action()), start_(Clock::now()) {
   const char* wanted = std::getenv("RT_TRACE");
   if (wanted != nullptr && std::string_view(wanted) == "1") {
     next_trace_ = start_ + std::chrono::seconds(1);
   }
-  netpoll_to_interrupt = &netpoll;
-  struct sigaction action {};
-  action.sa_handler = on_sigquit;
-  action.sa_flags = SA_ONSTACK | SA_RESTART;
-  net::check(::sigaction(SIGQUIT, &action, &old_action_), "sigaction");
+  const std::lock_guard lock(answering_mutex);
+  answering.push_back(&netpoll_);
+  netpoll_to_interrupt = &netpoll_;
 }
 
 Report::~Report() {
-  ::sigaction(SIGQUIT, &old_action_, nullptr);
-  netpoll_to_interrupt = nullptr;
+  const std::lock_guard lock(answering_mutex);
+  std::erase(answering, &netpoll_);
+  netpoll_to_interrupt = answering.empty() ? nullptr : answering.back();
 }
 
 void Report::say(const Scheduler& scheduler, TimePoint now) {
   ++polls_;
-  if (list_wanted.exchange(false)) scheduler.dump(stderr);
+  if (list_wanted_.exchange(false)) scheduler.dump(stderr);
   if (now >= next_trace_) trace(scheduler, now);
 }
 

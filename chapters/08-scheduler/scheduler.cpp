@@ -31,6 +31,15 @@ void fetch(const Goroutine& goroutine) {
   __builtin_prefetch(static_cast<const char*>(goroutine.body) - line);
 }
 
+// Brings the body to the top of the stack; where it is now.
+std::byte* move_to(const Stack& stack, const engine::Body& body) {
+  const std::size_t alignment = std::max<std::size_t>(body.alignment, 16);
+  std::byte* place = stack.top() - body.size;
+  place -= reinterpret_cast<std::uintptr_t>(place) % alignment;
+  body.move(body.object, place);
+  return place;
+}
+
 OverflowReport::Running who_runs() {
   const Goroutine* running = Scheduler::running_here();
   if (running == nullptr) return {"thread", 0, nullptr};
@@ -71,16 +80,19 @@ void Scheduler::run(const std::function<void()>& main_body,
 }
 
 Goroutine& Scheduler::spawn(const engine::Body& body, const Origin& where) {
-  Stack& stack = stacks_.take();
   if (ended_.empty()) {
     ended_.push(all_.emplace_back());
     all_.back().index = all_.size() - 1;
   }
+  Stack& stack = stacks_.take();
+  std::byte* place = nullptr;
+  try {
+    place = move_to(stack, body);
+  } catch (...) {
+    stacks_.give(stack);
+    throw;
+  }
   Goroutine& goroutine = ended_.pop();
-  std::byte* place = stack.top() - body.size;
-  const std::size_t alignment = std::max<std::size_t>(body.alignment, 16);
-  place -= reinterpret_cast<std::uintptr_t>(place) % alignment;
-  body.move(body.object, place);
   goroutine.context = Context(stack, place, begin, &goroutine);
   goroutine.id = ++last_id_;
   goroutine.stack = &stack;
@@ -124,10 +136,10 @@ Goroutine* Scheduler::find(std::size_t index, std::uint64_t id) {
   return ended || goroutine.id != id ? nullptr : &goroutine;
 }
 
-// The next to run: a goroutine, or, if nobody can or it is time for a look at
-// the kernel, the loop on the stack of run.
+// The next to run: a goroutine, or, if nobody can, or it is time for a look at
+// the kernel, or somebody wants the list, the loop on the stack of run.
 Context& Scheduler::next() {
-  if (runnable_.empty() || ++ticks_ >= ticks_a_poll) {
+  if (runnable_.empty() || ++ticks_ >= ticks_a_poll || Report::list_wanted()) {
     running_ = nullptr;
     return thread_;
   }
@@ -146,7 +158,8 @@ void Scheduler::go_on(Goroutine& self) {
 // switches to the next by itself.
 void Scheduler::turn() {
   look();
-  if (!runnable_.empty()) switch_to(thread_, next());
+  Context& to = next();
+  if (&to != &thread_) switch_to(thread_, to);
 }
 
 void Scheduler::yield() {
@@ -257,9 +270,10 @@ Scheduler::Numbers Scheduler::numbers() const {
 }
 
 void Scheduler::dump(std::FILE* file) const {
+  const TimePoint now = Clock::now();
   for (const Goroutine& goroutine : all_) {
     if (goroutine.state != Goroutine::State::Ended) {
-      print(file, goroutine, now_);
+      print(file, goroutine, now);
     }
   }
 }

@@ -11,6 +11,8 @@
 #include <array>
 #include <charconv>
 #include <csignal>
+#include <cstdio>
+#include <exception>
 #include <stdexcept>
 #include <utility>
 
@@ -31,9 +33,13 @@ Pipe make_pipe() {
   return {net::Fd(ends[0]), net::Fd(ends[1])};
 }
 
-// Between fork and exec: only calls that are safe there, and no return.
-[[noreturn]] void become(const std::vector<char*>& words, int out, int err,
-                         int failure, pid_t parent) {
+net::Fd open_pidfd(pid_t process) {
+  return net::Fd(net::check(
+      static_cast<int>(::syscall(SYS_pidfd_open, process, 0)), "pidfd_open"));
+}
+
+// In the child: only calls that are safe between fork and exec.
+void settle(int out, int err, pid_t parent) {
   ::prctl(PR_SET_PDEATHSIG, SIGKILL);
   // It may have died before the line above: then no signal comes any more.
   if (::getppid() != parent) ::_exit(1);
@@ -42,11 +48,32 @@ Pipe make_pipe() {
   ::dup2(nothing, 0);
   ::dup2(out, 1);
   ::dup2(err, 2);
+}
+
+[[noreturn]] void become(const std::vector<char*>& words, int failure) {
   ::execvp(words[0], words.data());
   const int number = errno;
   [[maybe_unused]] const ssize_t told =
       ::write(failure, &number, sizeof number);
   ::_exit(127);
+}
+
+// Nothing may leave it: the caller is a copy of the test, which would go on.
+[[noreturn]] void run_and_exit(const std::function<void()>& body) noexcept {
+  for (int signal = 1; signal <= SIGSYS; ++signal) {
+    if (signal != SIGKILL && signal != SIGSTOP) std::signal(signal, SIG_DFL);
+  }
+  int status = 1;
+  try {
+    body();
+    status = 0;
+  } catch (const std::exception& error) {
+    std::fprintf(stderr, "%s\n", error.what());
+  } catch (...) {
+    std::fprintf(stderr, "not a std::exception\n");
+  }
+  std::fflush(nullptr);
+  ::_exit(status);
 }
 
 // Appends what is there. False: end of file.
@@ -77,8 +104,8 @@ ChildProcess::ChildProcess(const std::vector<std::string>& command) {
   const pid_t parent = ::getpid();
   process_ = net::check(::fork(), "fork");
   if (process_ == 0) {
-    become(words, out.write.get(), err.write.get(), failure.write.get(),
-           parent);
+    settle(out.write.get(), err.write.get(), parent);
+    become(words, failure.write.get());
   }
   ::setpgid(process_, process_);
   failure.write = net::Fd();
@@ -88,8 +115,25 @@ ChildProcess::ChildProcess(const std::vector<std::string>& command) {
     errno = number;
     net::throw_errno("execvp", command.at(0));
   }
-  pidfd_ = net::Fd(net::check(
-      static_cast<int>(::syscall(SYS_pidfd_open, process_, 0)), "pidfd_open"));
+  pidfd_ = open_pidfd(process_);
+  out_ = std::move(out.read);
+  err_ = std::move(err.read);
+}
+
+ChildProcess::ChildProcess(const std::function<void()>& body) {
+  Pipe out = make_pipe();
+  Pipe err = make_pipe();
+  const pid_t parent = ::getpid();
+  std::fflush(nullptr);  // or the child would write it once more
+  process_ = net::check(::fork(), "fork");
+  if (process_ == 0) {
+    settle(out.write.get(), err.write.get(), parent);
+    out = {};
+    err = {};
+    run_and_exit(body);
+  }
+  ::setpgid(process_, process_);
+  pidfd_ = open_pidfd(process_);
   out_ = std::move(out.read);
   err_ = std::move(err.read);
 }
@@ -149,15 +193,27 @@ net::Address ChildProcess::wait_until_listening(
 
 void ChildProcess::wait_until_complains(const std::string& words,
                                         std::chrono::milliseconds limit) {
+  wait_until_errors(
+      '\'' + words + '\'',
+      [&](const std::string& errors) {
+        return errors.find(words) != std::string::npos;
+      },
+      limit);
+}
+
+void ChildProcess::wait_until_errors(
+    const std::string& what,
+    const std::function<bool(const std::string& errors)>& hold,
+    std::chrono::milliseconds limit) {
   const auto deadline = Clock::now() + limit;
-  while (errors_.find(words) == std::string::npos) {
+  while (!hold(errors_)) {
     if (!pump(until(deadline))) {
       throw std::runtime_error("ended with status " + std::to_string(status_) +
-                               " before it said '" + words + "': " + errors_);
+                               " before it said " + what + ": " + errors_);
     }
     if (Clock::now() >= deadline) {
-      throw TimedOut("no '" + words + "' within " +
-                     std::to_string(limit.count()) + " ms: " + errors_);
+      throw TimedOut("no " + what + " within " + std::to_string(limit.count()) +
+                     " ms: " + errors_);
     }
   }
 }

@@ -3,6 +3,7 @@
 #include <sys/types.h>
 
 #include <chrono>
+#include <functional>
 #include <string>
 #include <vector>
 
@@ -11,14 +12,21 @@
 
 namespace testing {
 
-// A built program run by a test or a tool, in a process group of its own, its
-// standard output and error read through pipes, standard input empty. The
-// whole group is killed at the end of the scope, and the child dies with us.
+// A built program run by a test or a tool, or a function in a copy of the test,
+// in a process group of its own, its standard output and error read through
+// pipes, standard input empty. The whole group is killed at the end of the
+// scope, and the child dies with us.
 class ChildProcess {
  public:
   // The first word is the program's path. Throws std::system_error,
   // "execvp PROGRAM: Reason" if it cannot be run.
   explicit ChildProcess(const std::vector<std::string>& command);
+
+  // The function in a forked child: how it dies is nobody's business, so each
+  // signal does what it does by default, though doctest or a sanitizer had it.
+  // Status 0 when it returns; 1, with what() on standard error, when it throws.
+  // It has copies of our descriptors. Its checks would be counted by nobody.
+  explicit ChildProcess(const std::function<void()>& body);
   ChildProcess(const ChildProcess&) = delete;
   ChildProcess& operator=(const ChildProcess&) = delete;
   ~ChildProcess();
@@ -33,6 +41,13 @@ class ChildProcess {
   // Waits until it has said these words on standard error. Throws as above.
   void wait_until_complains(
       const std::string& words,
+      std::chrono::milliseconds limit = std::chrono::seconds(20));
+
+  // Waits until the predicate holds of all that it has said on standard error,
+  // which is asked again whenever it says more. Throws as above.
+  void wait_until_errors(
+      const std::string& what,
+      const std::function<bool(const std::string& errors)>& hold,
       std::chrono::milliseconds limit = std::chrono::seconds(20));
 
   // Waits until it ends: its exit status, or 128 plus the signal that ended

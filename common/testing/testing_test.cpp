@@ -4,9 +4,11 @@
 #include <sys/socket.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <cerrno>
 #include <chrono>
 #include <csignal>
+#include <cstddef>
 #include <cstdio>
 #include <cstdlib>
 #include <stdexcept>
@@ -539,6 +541,52 @@ TEST_CASE("a child that ends takes what it started with it") {
   ChildProcess child({"sh", "-c", "sleep 1000 & echo $!"});
   CHECK(child.wait() == 0);
   wait_until_gone(std::stoi(child.output()));
+}
+
+TEST_CASE("a function runs in a child, and what it says is read apart") {
+  ChildProcess child([] {
+    std::printf("out");
+    std::fprintf(stderr, "err");
+  });
+  CHECK(child.wait() == 0);
+  CHECK(child.output() == "out");
+  CHECK(child.errors() == "err");
+}
+
+TEST_CASE("an exception that leaves a function in a child is told") {
+  ChildProcess child([] { throw std::runtime_error("why"); });
+  CHECK(child.wait() == 1);
+  CHECK(child.errors() == "why\n");
+  ChildProcess other([] { throw 1; });
+  CHECK(other.wait() == 1);
+  CHECK(other.errors() == "not a std::exception\n");
+}
+
+TEST_CASE("a signal ends a function in a child, whoever has a handler here") {
+  for (const int number : {SIGSEGV, SIGABRT, SIGTERM, SIGQUIT}) {
+    const auto old = std::signal(number, SIG_IGN);
+    ChildProcess child([number] { std::raise(number); });
+    std::signal(number, old);
+    CHECK(child.wait() == 128 + number);
+    CHECK(child.errors().empty());
+  }
+}
+
+TEST_CASE("any word about what a child says can be waited for") {
+  ChildProcess child([] {
+    for (int i = 0; i < 3; ++i) std::fprintf(stderr, "again\n");
+    ::pause();
+  });
+  const auto lines = [](const std::string& errors, std::ptrdiff_t wanted) {
+    return std::count(errors.begin(), errors.end(), '\n') == wanted;
+  };
+  child.wait_until_errors("three lines",
+                          [&](const auto& said) { return lines(said, 3); });
+  CHECK(child.errors() == "again\nagain\nagain\n");
+  CHECK_THROWS_WITH_AS(
+      child.wait_until_errors(
+          "fourth", [&](const auto& said) { return lines(said, 4); }, 1ms),
+      "no fourth within 1 ms: again\nagain\nagain\n", testing::TimedOut);
 }
 
 TEST_CASE("test that leaves without a word" * doctest::skip()) {
