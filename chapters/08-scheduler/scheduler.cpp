@@ -71,7 +71,12 @@ const Goroutine* Scheduler::running_here() {
 
 void Scheduler::run(const std::function<void()>& main_body,
                     const Origin& where) {
-  auto body = [&main_body] { main_body(); };
+  // The loop is the next to run: a goroutine that runs before it has looked
+  // could start another one, which would get the record of main.
+  auto body = [&] {
+    main_body();
+    ticks_ = ticks_a_poll;
+  };
   const Goroutine& main = spawn(engine::body_of(body), where);
   while (main.state != Goroutine::State::Ended) turn();
   ending_ = true;
