@@ -68,6 +68,15 @@ Body body_of(Function& function) {
   return {sizeof function, alignof(Function), &function, move, run};
 }
 
+template <typename Function>
+void refuse_empty(const Function& function) {
+  if constexpr (requires { function == nullptr; }) {
+    if (function == nullptr) {
+      throw std::invalid_argument("rt::go: the function is empty");
+    }
+  }
+}
+
 Handle spawn(const Body& body, const Origin& where);
 void run(const std::function<void()>& main_body, const Options& options,
          const Origin& where);
@@ -100,20 +109,16 @@ void run(Function&& main_body, const Options& options = {},
 // when it ends. An exception that leaves it ends the process with exit status
 // 2, the goroutine's id and origin, and what(), as a panic does in Go.
 //
-// Throws std::invalid_argument if the function is empty, std::logic_error
-// outside of run, and std::system_error if there is no memory for a stack,
-// with the call that failed and the limit that was met.
+// Throws std::invalid_argument if the function is empty or does not fit on a
+// stack, std::logic_error outside of run, and std::system_error if there is no
+// memory for a stack, with the call that failed and the limit that was met.
 template <std::invocable Function>
 Handle go(Function body,
           const Origin& where = {__builtin_FILE(), __builtin_LINE()}) {
   static_assert(std::is_nothrow_move_constructible_v<Function> ||
                     std::is_copy_constructible_v<Function>,
                 "the body is moved to another stack");
-  if constexpr (requires { body == nullptr; }) {
-    if (body == nullptr) {
-      throw std::invalid_argument("rt::go: the function is empty");
-    }
-  }
+  engine::refuse_empty(body);
   return engine::spawn(engine::body_of(body), where);
 }
 
@@ -122,6 +127,7 @@ template <typename Function, typename Argument>
 requires std::invocable<Function, Argument> Handle
 go(Function function, Argument argument,
    const Origin& where = {__builtin_FILE(), __builtin_LINE()}) {
+  engine::refuse_empty(function);
   return go(
       [function = std::move(function),
        argument = std::move(argument)]() mutable {

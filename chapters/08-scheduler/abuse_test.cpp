@@ -2,17 +2,83 @@
 
 #include <doctest/doctest.h>
 
+#include <array>
 #include <chrono>
+#include <cstddef>
+#include <functional>
+#include <stdexcept>
 
 #include "common/testing/child_process.hpp"
 #include "rt/go.hpp"
 #include "rt/net.hpp"
 #include "rt/time.hpp"
 
+namespace {
+
 using namespace std::chrono_literals;
+
+template <std::size_t size>
+struct Large {
+  void operator()() const {}
+  std::array<char, size> bytes{};
+};
+
+// Starts another one while it is copied to the new stack, as one may.
+struct StartsWhenCopied {
+  explicit StartsWhenCopied(int& runs) : runs_(&runs) {}
+  StartsWhenCopied(const StartsWhenCopied& other) : runs_(other.runs_) {
+    rt::go([runs = runs_] { ++*runs; }).join();
+  }
+  void operator()() const { ++*runs_; }
+
+ private:
+  int* runs_;
+};
+
+}  // namespace
 
 TEST_CASE("run ends with main, whoever starts others at that moment") {
   testing::ChildProcess child(
       [] { rt::run([] { rt::go([] { rt::go([] { rt::sleep(1h); }); }); }); });
   CHECK(child.wait() == 0);
+}
+
+TEST_CASE("a body that does not fit on a stack is refused") {
+  // As go does, but it does not have to fit on the stack of the caller too.
+  const auto start = [](auto& body) {
+    rt::engine::spawn(rt::engine::body_of(body), {}).join();
+  };
+  rt::run(
+      [&] {
+        static Large<60'000> fits;
+        static Large<65'536> as_large;
+        static Large<1'000'000> larger;
+        start(fits);
+        CHECK_THROWS_AS(start(as_large), std::invalid_argument);
+        CHECK_THROWS_AS(start(larger), std::invalid_argument);
+        CHECK(rt::goroutine_count() == 1);
+        start(fits);
+      },
+      {.stack_size = 65'536});
+}
+
+TEST_CASE("a body may start another goroutine while it is moved") {
+  rt::run([] {
+    int runs = 0;
+    const StartsWhenCopied body(runs);
+    rt::go(body).join();
+    const int copies = runs - 1;
+    CHECK(copies >= 1);
+    CHECK(rt::goroutine_count() == 1);
+  });
+}
+
+TEST_CASE("14: an empty function with an argument is refused as well") {
+  rt::run([] {
+    CHECK_THROWS_AS(rt::go(std::function<void(int)>(), 7),
+                    std::invalid_argument);
+    void (*nothing)(int) = nullptr;
+    CHECK_THROWS_AS(rt::go(nothing, 7), std::invalid_argument);
+    CHECK(rt::goroutine_count() == 1);
+  });
 }

@@ -20,6 +20,10 @@ constexpr int ticks_a_poll = 61;
 // A goroutine whose descriptor is always ready would never park.
 constexpr int calls_a_turn = 16;
 
+// What must be left below a body, or there is no goroutine to report that its
+// stack is used up.
+constexpr std::size_t first_frames = 512;
+
 // With a thousand goroutines the next stack is in no cache. It is asked for one
 // switch ahead: its newest frames, the oldest, and the record of the one after.
 void fetch(const Goroutine& goroutine) {
@@ -34,8 +38,13 @@ void fetch(const Goroutine& goroutine) {
 // Brings the body to the top of the stack; where it is now.
 std::byte* move_to(const Stack& stack, const engine::Body& body) {
   const std::size_t alignment = std::max<std::size_t>(body.alignment, 16);
-  std::byte* place = stack.top() - body.size;
-  place -= reinterpret_cast<std::uintptr_t>(place) % alignment;
+  const auto top = reinterpret_cast<std::uintptr_t>(stack.top());
+  const std::size_t taken = body.size + (top - body.size) % alignment;
+  const auto room = static_cast<std::size_t>(stack.top() - stack.low);
+  if (body.size > room || taken + first_frames > room) {
+    throw std::invalid_argument("rt::go: the function is as large as a stack");
+  }
+  std::byte* place = stack.top() - taken;
   body.move(body.object, place);
   return place;
 }
@@ -90,14 +99,15 @@ Goroutine& Scheduler::spawn(const engine::Body& body, const Origin& where) {
     all_.back().index = all_.size() - 1;
   }
   Stack& stack = stacks_.take();
+  Goroutine& goroutine = ended_.pop();  // now: what is moved may spawn as well
   std::byte* place = nullptr;
   try {
     place = move_to(stack, body);
   } catch (...) {
     stacks_.give(stack);
+    ended_.push(goroutine);
     throw;
   }
-  Goroutine& goroutine = ended_.pop();
   goroutine.context = Context(stack, place, begin, &goroutine);
   goroutine.id = ++last_id_;
   goroutine.stack = &stack;
