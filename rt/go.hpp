@@ -31,7 +31,8 @@ class Handle {
  public:
   Handle(std::size_t index, std::uint64_t id) : index_(index), id_(id) {}
 
-  // The main goroutine is 1, the others count on; never given again.
+  // The main goroutine is 1, the others count on; never given again in a run.
+  // 0: it does not begin, as run is ending.
   std::uint64_t id() const { return id_; }
 
   // Parks until the goroutine has ended; returns at once if it has. Any number
@@ -86,9 +87,10 @@ void run(const std::function<void()>& main_body, const Options& options,
 // Runs main_body as the first goroutine, on this thread, and with it all that
 // it starts. Returns when main_body has: from then on every I/O call of the
 // others, pending or new, fails with rt::closed, and each has the chance to
-// return. Who sleeps, joins or yields instead is abandoned: what stands on its
-// stack is not destroyed, as with all goroutines when main returns in Go
-// (runtime/proc.go, main). Rethrows what leaves main_body.
+// return. Who sleeps, joins or yields instead, or makes a million such calls,
+// is abandoned: what stands on its stack is not destroyed, as with all
+// goroutines when main returns in Go (runtime/proc.go, main). Those that are
+// started now do not begin. Rethrows what leaves main_body.
 //
 // If every goroutine waits for another one, with no timer and no descriptor
 // among what they wait for, the process ends with exit status 2 and the list of

@@ -1,13 +1,17 @@
 // Programs that nobody should write, and what the runtime makes of them.
 
 #include <doctest/doctest.h>
+#include <sys/socket.h>
 
 #include <array>
 #include <chrono>
 #include <cstddef>
 #include <functional>
+#include <memory>
 #include <stdexcept>
 
+#include "common/fd.hpp"
+#include "common/socket.hpp"
 #include "common/testing/child_process.hpp"
 #include "rt/go.hpp"
 #include "rt/net.hpp"
@@ -35,12 +39,67 @@ struct StartsWhenCopied {
   int* runs_;
 };
 
+void start_next() { rt::go(start_next); }
+
 }  // namespace
 
 TEST_CASE("run ends with main, whoever starts others at that moment") {
   testing::ChildProcess child(
       [] { rt::run([] { rt::go([] { rt::go([] { rt::sleep(1h); }); }); }); });
   CHECK(child.wait() == 0);
+}
+
+TEST_CASE("run ends, though each goroutine starts the next") {
+  testing::ChildProcess child([] { rt::run([] { rt::go(start_next); }); });
+  CHECK(child.wait() == 0);
+}
+
+TEST_CASE("run ends, though somebody tries again whatever the error is") {
+  const auto run = [](auto body) {
+    testing::ChildProcess child([body] {
+      rt::run([body] {
+        rt::go(body);
+        rt::yield();
+      });
+    });
+    CHECK(child.wait() == 0);
+  };
+  run([] {
+    const rt::Pipe pipe = rt::pipe();
+    for (std::array<char, 1> byte;;) pipe.reader.read(byte);
+  });
+  run([] {
+    const rt::Listener listener =
+        rt::listen(net::resolve("127.0.0.1", 0)).listener;
+    for (;;) listener.accept();
+  });
+  run([] {
+    const rt::Pipe pipe = rt::pipe();
+    std::array<char, 1> byte;
+    pipe.reader.read(byte);
+    for (;;) rt::pipe();
+  });
+}
+
+TEST_CASE("what is started when run is ending does not begin, and is gone") {
+  bool begun = false;
+  bool went_on = false;
+  const auto token = std::make_shared<int>(7);
+  rt::run([&] {
+    rt::go([&] {
+      const rt::Pipe pipe = rt::pipe();
+      std::array<char, 1> byte;
+      CHECK(pipe.reader.read(byte).error == rt::closed);
+      const rt::Handle late = rt::go([&begun, token] { begun = true; });
+      CHECK(token.use_count() == 1);
+      CHECK(late.id() == 0);
+      late.join();
+      went_on = true;
+    });
+    rt::yield();
+  });
+  CHECK(!begun);
+  CHECK(went_on);
 }
 
 TEST_CASE("a body that does not fit on a stack is refused") {
@@ -81,4 +140,20 @@ TEST_CASE("14: an empty function with an argument is refused as well") {
     CHECK_THROWS_AS(rt::go(nothing, 7), std::invalid_argument);
     CHECK(rt::goroutine_count() == 1);
   });
+}
+
+TEST_CASE("a deadline before all times has passed") {
+  testing::ChildProcess child([] {
+    // A backlog that is full answers nobody.
+    const net::Fd socket = net::listen_on(net::resolve("127.0.0.1", 0));
+    ::listen(socket.get(), 0);
+    const net::Address address = net::local_address(socket);
+    rt::run([&] {
+      const rt::Dialed first = rt::dial(address);
+      const rt::Dialed second = rt::dial(address, rt::TimePoint::min());
+      const rt::Dialed third = rt::dial(address, rt::TimePoint::min());
+      if (third.error != rt::deadline_exceeded) throw std::logic_error("third");
+    });
+  });
+  CHECK(child.wait() == 0);
 }

@@ -143,7 +143,10 @@ std::pair<Shared, std::error_code> adopt_fd(net::Fd fd, bool stream,
   descriptor->stream = stream;
   descriptor->writing.state = writing;
   Scheduler& scheduler = Scheduler::current();
-  if (scheduler.ending()) return {nullptr, closed};
+  if (scheduler.ending()) {
+    scheduler.begin_call();
+    return {nullptr, closed};
+  }
   const std::error_code error = scheduler.netpoll().add(*descriptor);
   if (error) return {nullptr, error};
   return {descriptor, {}};

@@ -20,6 +20,9 @@ constexpr int ticks_a_poll = 61;
 // A goroutine whose descriptor is always ready would never park.
 constexpr int calls_a_turn = 16;
 
+// Once run is ending every call fails, and who tries again would never return.
+constexpr int calls_at_the_end = 1'000'000;
+
 // What must be left below a body, or there is no goroutine to report that its
 // stack is used up.
 constexpr std::size_t first_frames = 512;
@@ -217,8 +220,9 @@ void Scheduler::make_runnable(Goroutine& goroutine) {
 
 void Scheduler::begin_call() {
   if (++running_->calls <= calls_a_turn) return;
+  if (ending_ && running_->calls <= calls_at_the_end) return;
   running_->calls = 1;
-  if (!ending_) yield();
+  yield();
 }
 
 std::error_code Scheduler::wait(Descriptor& descriptor, Slot& slot,
@@ -267,7 +271,8 @@ std::chrono::nanoseconds Scheduler::time_to_wait() const {
   TimePoint until = report_.next();
   if (!timers_.empty()) until = std::min(until, timers_.begin()->first);
   if (until == never) return std::chrono::nanoseconds::max();
-  return std::max(until - Clock::now(), Clock::duration::zero());
+  const TimePoint now = Clock::now();
+  return until > now ? until - now : Clock::duration::zero();
 }
 
 void Scheduler::fire_timers() {
