@@ -6,10 +6,13 @@
 #include <array>
 #include <chrono>
 #include <cstddef>
+#include <cstring>
 #include <functional>
 #include <memory>
 #include <stdexcept>
+#include <utility>
 
+#include "common/error.hpp"
 #include "common/fd.hpp"
 #include "common/socket.hpp"
 #include "common/testing/child_process.hpp"
@@ -40,6 +43,41 @@ struct StartsWhenCopied {
 };
 
 void start_next() { rt::go(start_next); }
+
+// Of this process alone: the kernel chooses a name in its own name space.
+net::Address unix_address() {
+  net::Address address;
+  address.storage.ss_family = AF_UNIX;
+  address.length = sizeof(sa_family_t);
+  return address;
+}
+
+// Binds it too, and writes the name that it was given.
+rt::Listener listen_on_unix(net::Address& address) {
+  net::Fd socket(::socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0));
+  net::check(::bind(socket.get(), address.get(), address.length), "bind");
+  net::check(::listen(socket.get(), 1), "listen");
+  address = net::local_address(socket);
+  return rt::Listener::adopt(std::move(socket)).listener;
+}
+
+// One byte, and with it standard input.
+void send_descriptor(const net::Fd& socket) {
+  char byte = 'a';
+  iovec bytes{&byte, 1};
+  alignas(cmsghdr) std::array<char, CMSG_SPACE(sizeof(int))> control{};
+  msghdr message{};
+  message.msg_iov = &bytes;
+  message.msg_iovlen = 1;
+  message.msg_control = control.data();
+  message.msg_controllen = control.size();
+  cmsghdr* header = CMSG_FIRSTHDR(&message);
+  header->cmsg_level = SOL_SOCKET;
+  header->cmsg_type = SCM_RIGHTS;
+  header->cmsg_len = CMSG_LEN(sizeof(int));
+  std::memset(CMSG_DATA(header), 0, sizeof(int));
+  net::check(::sendmsg(socket.get(), &message, 0), "sendmsg");
+}
 
 }  // namespace
 
@@ -153,6 +191,28 @@ TEST_CASE("a deadline before all times has passed") {
       const rt::Dialed second = rt::dial(address, rt::TimePoint::min());
       const rt::Dialed third = rt::dial(address, rt::TimePoint::min());
       if (third.error != rt::deadline_exceeded) throw std::logic_error("third");
+    });
+  });
+  CHECK(child.wait() == 0);
+}
+
+TEST_CASE("on a Unix socket a short read is not taken for the last") {
+  testing::ChildProcess child([] {
+    rt::run([] {
+      net::Address address = unix_address();
+      const rt::Listener listener = listen_on_unix(address);
+      const net::Fd client(::socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0));
+      net::check(::connect(client.get(), address.get(), address.length),
+                 "connect");
+      const rt::Conn conn = listener.accept().conn;
+      std::array<char, 16> bytes;
+      // What was reported is used up: what follows is one report for two reads.
+      net::check(::send(client.get(), "x", 1, 0), "send");
+      conn.read(bytes);
+      send_descriptor(client);
+      net::check(::send(client.get(), "b", 1, 0), "send");
+      if (conn.read(bytes).n != 1) throw std::logic_error("a short read");
+      if (conn.read(bytes).n != 1) throw std::logic_error("the next");
     });
   });
   CHECK(child.wait() == 0);

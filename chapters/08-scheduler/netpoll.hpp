@@ -30,7 +30,8 @@ struct Slot {
 struct Descriptor {
   net::Fd fd;
   std::uint32_t generation = 0;
-  bool stream = true;  // a short read has emptied it, unless wary
+  bool stream = true;  // a short read has emptied it, unless wary; of a
+                       // listener: those that it accepts
   bool wary = false;   // more than bytes may stand behind a short read
   bool closed = false;
   Slot reading;
