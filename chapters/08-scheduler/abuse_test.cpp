@@ -1,15 +1,25 @@
 // Programs that nobody should write, and what the runtime makes of them.
 
 #include <doctest/doctest.h>
+#include <linux/filter.h>
+#include <linux/seccomp.h>
+#include <sys/prctl.h>
 #include <sys/socket.h>
+#include <sys/syscall.h>
+#include <unistd.h>
 
 #include <array>
+#include <cerrno>
 #include <chrono>
 #include <cstddef>
 #include <cstring>
+#include <filesystem>
 #include <functional>
 #include <memory>
+#include <span>
 #include <stdexcept>
+#include <string>
+#include <system_error>
 #include <utility>
 
 #include "common/error.hpp"
@@ -77,6 +87,30 @@ void send_descriptor(const net::Fd& socket) {
   header->cmsg_len = CMSG_LEN(sizeof(int));
   std::memset(CMSG_DATA(header), 0, sizeof(int));
   net::check(::sendmsg(socket.get(), &message, 0), "sendmsg");
+}
+
+// As nobody should: the numbers of others are not ours to close.
+void close_epoll() {
+  for (const auto& entry :
+       std::filesystem::directory_iterator("/proc/self/fd")) {
+    std::error_code error;
+    const std::string what = std::filesystem::read_symlink(entry, error);
+    if (what != "anon_inode:[eventpoll]") continue;
+    ::close(std::stoi(entry.path().filename()));
+    return;
+  }
+}
+
+// From now on the call is EPERM. False: the kernel does not let us.
+bool forbid(unsigned int call) {
+  std::array<sock_filter, 4> program{
+      {{BPF_LD | BPF_W | BPF_ABS, 0, 0, offsetof(seccomp_data, nr)},
+       {BPF_JMP | BPF_JEQ | BPF_K, 0, 1, call},
+       {BPF_RET | BPF_K, 0, 0, SECCOMP_RET_ERRNO | EPERM},
+       {BPF_RET | BPF_K, 0, 0, SECCOMP_RET_ALLOW}}};
+  const sock_fprog filter{program.size(), program.data()};
+  return ::prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) == 0 &&
+         ::prctl(PR_SET_SECCOMP, SECCOMP_MODE_FILTER, &filter) == 0;
 }
 
 }  // namespace
@@ -213,6 +247,44 @@ TEST_CASE("on a Unix socket a short read is not taken for the last") {
       net::check(::send(client.get(), "b", 1, 0), "send");
       if (conn.read(bytes).n != 1) throw std::logic_error("a short read");
       if (conn.read(bytes).n != 1) throw std::logic_error("the next");
+    });
+  });
+  CHECK(child.wait() == 0);
+}
+
+TEST_CASE("what outlives a run that the kernel has ended is closed") {
+  testing::ChildProcess child([] {
+    rt::File file;
+    bool ended = false;
+    try {
+      rt::run([&] {
+        rt::Pipe pipe = rt::pipe();
+        file = std::move(pipe.reader);
+        close_epoll();
+        std::array<char, 1> byte;
+        file.read(byte);
+      });
+    } catch (const std::system_error& error) {
+      ended = error.code() == std::errc::bad_file_descriptor;
+    }
+    if (!ended) throw std::logic_error("run has not thrown");
+    if (file.fd() >= 0) throw std::logic_error("open");
+  });
+  CHECK(child.wait() == 0);
+}
+
+TEST_CASE("a sandbox that forbids epoll_pwait2 costs only precision") {
+  testing::ChildProcess child([] {
+    if (!forbid(SYS_epoll_pwait2)) return;  // then there is nothing to see
+    rt::run([] {
+      const rt::Pipe pipe = rt::pipe();
+      rt::go([] { rt::sleep(1h); });
+      rt::go([&] {
+        rt::sleep(1ms);
+        pipe.writer.write(std::span("x", 1));
+      });
+      std::array<char, 1> byte;
+      pipe.reader.read(byte);
     });
   });
   CHECK(child.wait() == 0);

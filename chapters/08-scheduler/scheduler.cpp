@@ -70,7 +70,12 @@ Scheduler::Scheduler(const Options& options)
   current_ = this;
 }
 
-Scheduler::~Scheduler() { current_ = nullptr; }
+Scheduler::~Scheduler() {
+  // Left by an exception: descriptors that outlive us must find themselves
+  // closed, as their destructors could no longer do it.
+  for (Descriptor* descriptor : netpoll_.descriptors()) evict(*descriptor);
+  current_ = nullptr;
+}
 
 Scheduler& Scheduler::current() {
   if (current_ == nullptr) throw std::logic_error("outside of rt::run");
