@@ -3,6 +3,7 @@
 #include <doctest/doctest.h>
 #include <linux/filter.h>
 #include <linux/seccomp.h>
+#include <netinet/in.h>
 #include <sys/prctl.h>
 #include <sys/socket.h>
 #include <sys/syscall.h>
@@ -12,6 +13,7 @@
 #include <cerrno>
 #include <chrono>
 #include <cstddef>
+#include <cstdio>
 #include <cstring>
 #include <filesystem>
 #include <functional>
@@ -26,6 +28,7 @@
 #include "common/fd.hpp"
 #include "common/socket.hpp"
 #include "common/testing/child_process.hpp"
+#include "common/testing/process.hpp"
 #include "rt/go.hpp"
 #include "rt/net.hpp"
 #include "rt/time.hpp"
@@ -288,4 +291,25 @@ TEST_CASE("a sandbox that forbids epoll_pwait2 costs only precision") {
     });
   });
   CHECK(child.wait() == 0);
+}
+
+TEST_CASE("an error that stays in the queue of a socket does not spin") {
+  testing::ChildProcess child([] {
+    rt::run([] {
+      const net::Address any = net::resolve("127.0.0.1", 0);
+      const rt::PacketConn conn = rt::listen_packet(any).conn;
+      const int on = 1;
+      net::check(
+          ::setsockopt(conn.fd(), IPPROTO_IP, IP_RECVERR, &on, sizeof on),
+          "setsockopt");
+      const net::Address nobody = rt::listen_packet(any).conn.address();
+      conn.write_to(std::span("x", 1), nobody);
+      std::array<char, 1> byte;
+      const rt::Received refused = conn.read_from(byte);
+      std::fprintf(stderr, "%s\n", refused.error.message().c_str());
+      conn.read_from(byte);
+    });
+  });
+  child.wait_until_complains("Connection refused");
+  testing::wait_until_settled(child.pid());
 }

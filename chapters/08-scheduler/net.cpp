@@ -73,7 +73,7 @@ class Turn {
       if (n >= 0) return {n, {}};
       if (errno == EAGAIN) {
         used_up();
-        if (descriptor_->wary) scheduler_.netpoll().ask_again(*descriptor_);
+        if (descriptor_->urgent) scheduler_.netpoll().ask_again(*descriptor_);
       } else if (errno != EINTR) {
         return {-1, net::last_error()};
       }

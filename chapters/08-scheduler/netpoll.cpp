@@ -103,6 +103,7 @@ Queue Netpoll::wait(std::chrono::nanoseconds at_most) {
     Descriptor* descriptor = known_[static_cast<std::size_t>(fd)];
     if (descriptor == nullptr || descriptor->generation != generation) continue;
     if ((event.events & ~(EPOLLIN | EPOLLOUT)) != 0) descriptor->wary = true;
+    if ((event.events & EPOLLPRI) != 0) descriptor->urgent = true;
     if ((event.events & ~EPOLLOUT) != 0) make_ready(descriptor->reading, woken);
     if ((event.events & (EPOLLOUT | EPOLLERR | EPOLLHUP)) != 0) {
       make_ready(descriptor->writing, woken);
