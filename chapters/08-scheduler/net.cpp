@@ -73,7 +73,7 @@ class Turn {
       if (n >= 0) return {n, {}};
       if (errno == EAGAIN) {
         used_up();
-        if (descriptor_->wary) scheduler_.netpoll().ask_again(*descriptor_);
+        if (descriptor_->urgent) scheduler_.netpoll().ask_again(*descriptor_);
       } else if (errno != EINTR) {
         return {-1, net::last_error()};
       }
@@ -143,7 +143,10 @@ std::pair<Shared, std::error_code> adopt_fd(net::Fd fd, bool stream,
   descriptor->stream = stream;
   descriptor->writing.state = writing;
   Scheduler& scheduler = Scheduler::current();
-  if (scheduler.ending()) return {nullptr, closed};
+  if (scheduler.ending()) {
+    scheduler.begin_call();
+    return {nullptr, closed};
+  }
   const std::error_code error = scheduler.netpoll().add(*descriptor);
   if (error) return {nullptr, error};
   return {descriptor, {}};
@@ -174,6 +177,16 @@ std::error_code answer(const net::Fd& socket) {
     return {EINPROGRESS, std::system_category()};
   }
   return {};
+}
+
+// On a Unix socket a read also ends where descriptors were sent along, with
+// more bytes behind (unix(7), SCM_RIGHTS).
+bool short_read_empties(const net::Fd& socket) {
+  int protocol = 0;
+  socklen_t size = sizeof protocol;
+  return ::getsockopt(socket.get(), SOL_SOCKET, SO_PROTOCOL, &protocol,
+                      &size) == 0 &&
+         protocol == IPPROTO_TCP;
 }
 
 Result failed(const std::error_code& error) { return {0, error}; }
@@ -238,10 +251,11 @@ Dialed dial(const net::Address& address, TimePoint deadline) {
   const int n = ::connect(socket.get(), address.get(), address.length);
   const bool in_progress = n < 0 && (errno == EINPROGRESS || errno == EINTR);
   if (n < 0 && !in_progress) return {{}, net::last_error()};
+  const bool stream = address.storage.ss_family != AF_UNIX;
   // Not before connect: an unconnected socket is reported as hung up. And what
   // is reported from here on is the answer, even before we wait for it.
   const auto [descriptor, error] = adopt_fd(
-      std::move(socket), true, in_progress ? State::Empty : State::Ready);
+      std::move(socket), stream, in_progress ? State::Empty : State::Ready);
   if (error) return {{}, error};
   Conn conn(descriptor);
   if (!in_progress) return {std::move(conn), {}};
@@ -262,7 +276,8 @@ Listening Listener::adopt(net::Fd socket) {
     return {{}, error.code()};
   }
   if (const std::error_code error = unblock(socket)) return {{}, error};
-  auto [descriptor, error] = adopt_fd(std::move(socket), false);
+  const bool stream = short_read_empties(socket);
+  auto [descriptor, error] = adopt_fd(std::move(socket), stream);
   return {Listener(std::move(descriptor)), error};
 }
 
@@ -282,7 +297,8 @@ Accepted Listener::accept() const {
       return ::accept4(fd, nullptr, nullptr, SOCK_NONBLOCK | SOCK_CLOEXEC);
     });
     if (!error) {
-      auto [descriptor, failure] = adopt_fd(net::Fd(static_cast<int>(n)), true);
+      auto [descriptor, failure] =
+          adopt_fd(net::Fd(static_cast<int>(n)), turn.descriptor().stream);
       return {Conn(std::move(descriptor)), failure};
     }
     // Out of descriptors accept4 does not look at the listener.
