@@ -280,8 +280,7 @@ void Scheduler::fire_timers() {
 }
 
 Scheduler::Numbers Scheduler::numbers() const {
-  return {runnable_.size(), waiters_,       timers_.size(),
-          stacks_.made(),   stacks_.free(), last_id_};
+  return {runnable_.size(), waiters_, timers_.size(), stacks_.made()};
 }
 
 void Scheduler::dump(std::FILE* file) const {
