@@ -107,7 +107,16 @@ inline void unpoison(const void*, std::size_t) {}
 #if defined(RT_TSAN)
 inline void* create_tsan_fiber() { return __tsan_create_fiber(0); }
 inline void destroy_tsan_fiber(void* fiber) { __tsan_destroy_fiber(fiber); }
+
+// Each user leaves the functions that have not returned, a few, on a list of
+// 65,536 that the fiber keeps. So there is a new one before it is full.
+inline void renew_tsan_fiber(void*& fiber, int& users) {
+  if (++users % 4'096 != 0) return;
+  destroy_tsan_fiber(fiber);
+  fiber = create_tsan_fiber();
+}
 #else
+inline void renew_tsan_fiber(void*&, int&) {}
 inline void* create_tsan_fiber() { return nullptr; }
 inline void destroy_tsan_fiber(void*) {}
 #endif

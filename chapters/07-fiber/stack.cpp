@@ -125,6 +125,7 @@ Stack& StackPool::take() {
   cold_ = std::min(cold_, free_.size());
   idle_ = std::min(idle_, free_.size());
   stack.taken = true;
+  renew_tsan_fiber(stack.tsan_fiber, stack.users);
   unpoison(stack.low, stack.size);  // of the frames of the last user
   return stack;
 }
@@ -145,7 +146,7 @@ Stack& StackPool::make() {
          map_limit());
   }
   return stacks_.emplace_back(Stack{low, size_, number % colours * colour_step,
-                                    false, create_tsan_fiber()});
+                                    false, create_tsan_fiber(), 0});
 }
 
 void StackPool::give(Stack& stack) {

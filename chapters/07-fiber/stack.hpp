@@ -24,6 +24,7 @@ struct Stack {
   std::size_t colour = 0;  // bytes left unused at the top
   bool taken = false;
   void* tsan_fiber = nullptr;  // what ThreadSanitizer knows it by
+  int users = 0;               // as far as ThreadSanitizer wants to know
 
   // Where the first frame goes, aligned to 16 bytes. Stacks begin at different
   // offsets in their pages: with all at the same, the frames of a thousand

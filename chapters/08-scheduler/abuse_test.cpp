@@ -313,3 +313,12 @@ TEST_CASE("an error that stays in the queue of a socket does not spin") {
   child.wait_until_complains("Connection refused");
   testing::wait_until_settled(child.pid());
 }
+
+TEST_CASE("a hundred thousand end one after another, also for a sanitizer") {
+  testing::ChildProcess child([] {
+    rt::run([] {
+      for (int i = 0; i < 100'000; ++i) rt::go([] {}).join();
+    });
+  });
+  CHECK(child.wait(60s) == 0);
+}
