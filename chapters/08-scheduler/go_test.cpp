@@ -246,16 +246,18 @@ TEST_CASE(
       read = reader.read(byte).n == 1;
     });
     bool stop = false;
+    std::vector<rt::Handle> busy;
     for (int i = 0; i < 3; ++i) {
-      rt::go([&] {
+      busy.push_back(rt::go([&] {
         while (!stop) rt::yield();
-      });
+      }));
     }
     while (!slept) rt::yield();
     CHECK_FALSE(read);
     CHECK(writer.write(std::array{'x'}).n == 1);
     while (!read) rt::yield();
     stop = true;
+    for (const rt::Handle& one : busy) one.join();  // they read `stop`
   });
 }
 
