@@ -942,9 +942,9 @@ TEST_CASE("178: who leaves its stack at the top is told so") {
 }
 
 TEST_CASE("179: a million goroutines one after another leave nothing behind") {
-  const std::uint64_t number = sanitized ? 20'000 : 1'000'000;
+  constexpr std::uint64_t number = sanitized ? 20'000 : 1'000'000;
   if (sanitized) MESSAGE("only " << number << " goroutines, not 1000000");
-  const auto numbers = found([number] {
+  const auto numbers = found([] {
     std::uint64_t ran = 0;
     std::vector<std::uint64_t> figures;
     const auto spawn = [&](std::uint64_t times) {
