@@ -801,7 +801,8 @@ TEST_CASE("175: after run SIGQUIT is what it was") {
 }
 
 TEST_CASE("184: of two runs at once the signals are those of both") {
-  ChildProcess child([] {
+  const Signal end;
+  ChildProcess child([&] {
     const Signal stop;
     std::promise<void> begun;
     std::atomic<bool> over = false;
@@ -821,12 +822,14 @@ TEST_CASE("184: of two runs at once the signals are those of both") {
       const int error = pipe.writer.write({"x", 1}).error.value();
       std::printf("%d\n", error == EPIPE);
       std::raise(SIGQUIT);
-      rt::yield();
+      wait_for_byte(end.file());
     });
     first.join();
     std::fflush(stdout);
     std::raise(SIGQUIT);
   });
+  child.wait_until_complains("goroutine 1 [read ");
+  end.give();
   CHECK(child.wait() == 128 + SIGQUIT);
   CHECK(child.output() == "1\n");
   CHECK(lines_in(child.errors()).size() == 1);
