@@ -36,7 +36,7 @@ void report(int number, siginfo_t* info, void*) {
   // the signal before us decides. One that a process has sent would not come
   // again by itself.
   ::sigaction(SIGSEGV, &old_action, nullptr);
-  if (info->si_code <= 0) ::raise(number);
+  if (info->si_code <= 0) raise(number);
 }
 
 }  // namespace

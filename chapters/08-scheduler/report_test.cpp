@@ -821,8 +821,10 @@ TEST_CASE("184: of two runs at once the signals are those of both") {
       pipe.reader.close();
       const int error = pipe.writer.write({"x", 1}).error.value();
       std::printf("%d\n", error == EPIPE);
+      const rt::File file = end.file();
+      rt::sleep(1ms);  // so that nothing is reported but the signal
       std::raise(SIGQUIT);
-      wait_for_byte(end.file());
+      wait_for_byte(file);
     });
     first.join();
     std::fflush(stdout);
