@@ -26,12 +26,13 @@ struct Origin {
 };
 
 // A goroutine, whether it still runs or not. Copies mean the same one; it does
-// not care whether anybody holds one.
+// not care whether anybody holds one. Not for use after run has returned.
 class Handle {
  public:
   Handle(std::size_t index, std::uint64_t id) : index_(index), id_(id) {}
 
-  // The main goroutine is 1, the others count on; never given again.
+  // The main goroutine is 1, the others count on; never given again in a run.
+  // 0: it does not begin, as run is ending.
   std::uint64_t id() const { return id_; }
 
   // Parks until the goroutine has ended; returns at once if it has. Any number
@@ -68,6 +69,15 @@ Body body_of(Function& function) {
   return {sizeof function, alignof(Function), &function, move, run};
 }
 
+template <typename Function>
+void refuse_empty(const Function& function) {
+  if constexpr (requires { function == nullptr; }) {
+    if (function == nullptr) {
+      throw std::invalid_argument("rt::go: the function is empty");
+    }
+  }
+}
+
 Handle spawn(const Body& body, const Origin& where);
 void run(const std::function<void()>& main_body, const Options& options,
          const Origin& where);
@@ -77,9 +87,11 @@ void run(const std::function<void()>& main_body, const Options& options,
 // Runs main_body as the first goroutine, on this thread, and with it all that
 // it starts. Returns when main_body has: from then on every I/O call of the
 // others, pending or new, fails with rt::closed, and each has the chance to
-// return. Who sleeps, joins or yields instead is abandoned: what stands on its
-// stack is not destroyed, as with all goroutines when main returns in Go
-// (runtime/proc.go, main). Rethrows what leaves main_body.
+// return. Who sleeps or yields instead, or joins one that does, may be
+// abandoned, and so is who makes a million such calls: what stands on its stack
+// is not destroyed, as with all goroutines when main returns in Go
+// (runtime/proc.go, main). Those that are started now do not begin. Rethrows
+// what leaves main_body.
 //
 // If every goroutine waits for another one, with no timer and no descriptor
 // among what they wait for, the process ends with exit status 2 and the list of
@@ -100,20 +112,16 @@ void run(Function&& main_body, const Options& options = {},
 // when it ends. An exception that leaves it ends the process with exit status
 // 2, the goroutine's id and origin, and what(), as a panic does in Go.
 //
-// Throws std::invalid_argument if the function is empty, std::logic_error
-// outside of run, and std::system_error if there is no memory for a stack,
-// with the call that failed and the limit that was met.
+// Throws std::invalid_argument if the function is empty or does not fit on a
+// stack, std::logic_error outside of run, and std::system_error if there is no
+// memory for a stack, with the call that failed and the limit that was met.
 template <std::invocable Function>
 Handle go(Function body,
           const Origin& where = {__builtin_FILE(), __builtin_LINE()}) {
   static_assert(std::is_nothrow_move_constructible_v<Function> ||
                     std::is_copy_constructible_v<Function>,
                 "the body is moved to another stack");
-  if constexpr (requires { body == nullptr; }) {
-    if (body == nullptr) {
-      throw std::invalid_argument("rt::go: the function is empty");
-    }
-  }
+  engine::refuse_empty(body);
   return engine::spawn(engine::body_of(body), where);
 }
 
@@ -122,6 +130,7 @@ template <typename Function, typename Argument>
 requires std::invocable<Function, Argument> Handle
 go(Function function, Argument argument,
    const Origin& where = {__builtin_FILE(), __builtin_LINE()}) {
+  engine::refuse_empty(function);
   return go(
       [function = std::move(function),
        argument = std::move(argument)]() mutable {

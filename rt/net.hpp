@@ -41,7 +41,7 @@ struct Result {
 struct Descriptor;  // of the engine
 
 // Owns a descriptor that goroutines can wait for. Empty after a move, and then
-// every call gives `closed`.
+// every call that can give an error gives `closed`.
 class Pollable {
  public:
   Pollable() = default;
@@ -72,7 +72,7 @@ class Conn : public Pollable {
   Result read(std::span<char> buffer) const;
 
   // Parks until the kernel has taken every byte. With an error, n bytes were
-  // taken before it.
+  // taken before it. An empty buffer is written at once.
   Result write(std::span<const char> bytes) const;
 
   // Says that no more will be written (shutdown(2)); reading goes on.
@@ -103,8 +103,9 @@ class Listener : public Pollable {
   static Listening adopt(net::Fd socket);
 
   // Parks until somebody connects. `closed` after close, and also once
-  // somebody else has shut the socket down. With another error, such as EMFILE,
-  // the connection still waits.
+  // somebody else has shut the socket down. If there is no descriptor for the
+  // connection (EMFILE), it still waits; if epoll takes no more (ENOSPC), it
+  // has been closed.
   Accepted accept() const;
 
   // The address it is bound to. Throws std::system_error.
@@ -188,16 +189,18 @@ class Event {
  public:
   Event();  // throws std::system_error
 
-  // From any thread, while the Event lives. Notifications that nobody has
-  // waited for add up.
+  // From any thread, while the Event lives, also when run has ended.
+  // Notifications that nobody has waited for add up.
   void notify() const;
 
   // Parks until there has been at least one; how many there were.
   Counted wait() const;
 
  private:
+  // A number of its own: the file's is given back when run ends, and other
+  // threads may notify later.
+  net::Fd counter_;
   File file_;
-  int fd_;
 };
 
 }  // namespace rt

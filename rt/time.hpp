@@ -21,7 +21,7 @@ template <typename Count, typename Period>
 TimePoint after(std::chrono::duration<Count, Period> duration) {
   using Wide = std::chrono::duration<long double, Clock::period>;
   const TimePoint now = Clock::now();
-  if (Wide(duration) >= Wide(never - now)) return never;
+  if (!(Wide(duration) < Wide(never - now))) return never;  // nor is a NaN
   if (duration <= duration.zero()) return now;
   return now + std::chrono::ceil<Clock::duration>(duration);
 }

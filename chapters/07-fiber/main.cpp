@@ -107,18 +107,18 @@ rt::OverflowReport::Running who_runs() {
   return {"fiber", fiber->id(), &fiber->stack()};
 }
 
-void show(const std::string& name) {
-  const std::map<std::string, void (*)(rt::StackPool&)> shows{
-      {"letters", letters},
-      {"primes", primes},
-      {"overflow", overflow},
-      {"block", block}};
+using Show = void (*)(rt::StackPool&);
+
+Show find_show(const std::string& name) {
+  const std::map<std::string, Show> shows{{"letters", letters},
+                                          {"primes", primes},
+                                          {"overflow", overflow},
+                                          {"block", block}};
   const auto found = shows.find(name);
   if (found == shows.end()) {
     throw net::UsageError("unexpected argument '" + name + "'");
   }
-  rt::StackPool pool(stack_size);
-  found->second(pool);
+  return found->second;
 }
 
 }  // namespace
@@ -128,12 +128,22 @@ int main(int argc, char** argv) {
       "[letters] [primes] [overflow] [block]",
       "Fibers at work: letters and primes by turns; overflow uses a stack up,\n"
       "block sleeps in a system call. Without arguments: letters primes.");
-  return net::run_program(argc, argv, options,
-                          [](std::vector<std::string> names) {
-                            std::setvbuf(stdout, nullptr, _IOLBF, 0);
-                            const rt::OverflowReport report(who_runs);
-                            if (names.empty()) names = {"letters", "primes"};
-                            for (const std::string& name : names) show(name);
-                            return 0;
-                          });
+  return net::run_program(
+      argc, argv, options, [](std::vector<std::string> names) {
+        std::setvbuf(stdout, nullptr, _IOLBF, 0);
+        const rt::OverflowReport report(who_runs);
+        if (names.empty()) names = {"letters", "primes"};
+        std::vector<Show> shows;
+        for (const std::string& name : names) {
+          shows.push_back(find_show(name));
+        }
+        for (const Show show : shows) {
+          rt::StackPool pool(stack_size);
+          show(pool);
+        }
+        if (std::ferror(stdout) != 0 || std::fflush(stdout) != 0) {
+          net::throw_errno("write", "standard output");
+        }
+        return 0;
+      });
 }

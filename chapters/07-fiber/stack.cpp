@@ -102,7 +102,9 @@ bool Stack::guards(const void* address) const {
 StackPool::StackPool(std::size_t size, Guard guard)
     : size_((size + page_size() - 1) / page_size() * page_size()),
       guard_(guard) {
-  if (size_ == 0) throw std::invalid_argument("a stack of no size");
+  if (size_ == 0 || mapped() < size_) {  // either may have overflowed
+    throw std::invalid_argument("a stack of no size");
+  }
 }
 
 std::size_t StackPool::mapped() const {

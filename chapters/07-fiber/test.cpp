@@ -162,13 +162,25 @@ TEST_CASE("a fiber of nothing is refused, one that never ran may go") {
 }
 
 TEST_CASE("a fiber destroyed before its end ends the process, with its id") {
-  const int status = status_of_child([] {
-    rt::StackPool pool(stack_size);
+  std::array<int, 2> ends{};
+  net::check(::pipe(ends.data()), "pipe");
+  const net::Fd out(ends[0]);
+  net::Fd in(ends[1]);
+  rt::StackPool pool(stack_size);
+  const Fiber last(pool, [] {});
+  const int status = status_of_child([&] {
+    ::dup2(in.get(), STDERR_FILENO);
     Fiber fiber(pool, [] { Fiber::suspend(); });
     fiber.resume();
   });
   CHECK(WIFSIGNALED(status));
   CHECK(WTERMSIG(status) == SIGABRT);
+  in = net::Fd();
+  std::string said(200, ' ');
+  const ssize_t n = ::read(out.get(), said.data(), said.size());
+  REQUIRE(n > 0);
+  CHECK(said.starts_with("fiber " + std::to_string(last.id() + 1) +
+                         " is destroyed before it has ended\n"));
 }
 
 TEST_CASE("an exception that leaves the body leaves resume") {

@@ -1,6 +1,8 @@
 // The public functions of rt/go.hpp and rt/time.hpp.
 
+#include <cstddef>
 #include <exception>
+#include <limits>
 #include <stdexcept>
 
 #include "chapters/08-scheduler/scheduler.hpp"
@@ -10,6 +12,8 @@
 
 namespace rt {
 namespace {
+
+constexpr std::size_t no_record = std::numeric_limits<std::size_t>::max();
 
 // Writing to a pipe without readers is an error and not the end of the process.
 // An action of somebody's own is left.
@@ -42,6 +46,8 @@ void engine::run(const std::function<void()>& main_body, const Options& options,
 
 Handle engine::spawn(const Body& body, const Origin& where) {
   Scheduler& scheduler = Scheduler::current();
+  // If each could start one more now, run would never return.
+  if (scheduler.ending()) return {no_record, 0};
   const Goroutine& goroutine = scheduler.spawn(body, where);
   return {goroutine.index, goroutine.id};
 }

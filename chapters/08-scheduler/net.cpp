@@ -73,7 +73,7 @@ class Turn {
       if (n >= 0) return {n, {}};
       if (errno == EAGAIN) {
         used_up();
-        if (descriptor_->wary) scheduler_.netpoll().ask_again(*descriptor_);
+        if (descriptor_->urgent) scheduler_.netpoll().ask_again(*descriptor_);
       } else if (errno != EINTR) {
         return {-1, net::last_error()};
       }
@@ -136,12 +136,17 @@ Result write(const Shared& descriptor, std::span<const char> bytes, Call call) {
   return {written, {}};
 }
 
-std::pair<Shared, std::error_code> adopt_fd(net::Fd fd, bool stream) {
+std::pair<Shared, std::error_code> adopt_fd(net::Fd fd, bool stream,
+                                            State writing = State::Ready) {
   const auto descriptor = std::make_shared<Descriptor>();
   descriptor->fd = std::move(fd);
   descriptor->stream = stream;
+  descriptor->writing.state = writing;
   Scheduler& scheduler = Scheduler::current();
-  if (scheduler.ending()) return {nullptr, closed};
+  if (scheduler.ending()) {
+    scheduler.begin_call();
+    return {nullptr, closed};
+  }
   const std::error_code error = scheduler.netpoll().add(*descriptor);
   if (error) return {nullptr, error};
   return {descriptor, {}};
@@ -174,7 +179,22 @@ std::error_code answer(const net::Fd& socket) {
   return {};
 }
 
+// On a Unix socket a read also ends where descriptors were sent along, with
+// more bytes behind (unix(7), SCM_RIGHTS).
+bool short_read_empties(const net::Fd& socket) {
+  int protocol = 0;
+  socklen_t size = sizeof protocol;
+  return ::getsockopt(socket.get(), SOL_SOCKET, SO_PROTOCOL, &protocol,
+                      &size) == 0 &&
+         protocol == IPPROTO_TCP;
+}
+
 Result failed(const std::error_code& error) { return {0, error}; }
+
+net::Address address_of(const Shared& descriptor) {
+  if (descriptor == nullptr) return net::local_address(net::Fd());
+  return net::local_address(descriptor->fd);
+}
 
 }  // namespace
 
@@ -231,24 +251,33 @@ Dialed dial(const net::Address& address, TimePoint deadline) {
   const int n = ::connect(socket.get(), address.get(), address.length);
   const bool in_progress = n < 0 && (errno == EINPROGRESS || errno == EINTR);
   if (n < 0 && !in_progress) return {{}, net::last_error()};
-  // Not before connect: an unconnected socket is reported as hung up.
-  const auto [descriptor, error] = adopt_fd(std::move(socket), true);
+  const bool stream = address.storage.ss_family != AF_UNIX;
+  // Not before connect: an unconnected socket is reported as hung up. And what
+  // is reported from here on is the answer, even before we wait for it.
+  const auto [descriptor, error] = adopt_fd(
+      std::move(socket), stream, in_progress ? State::Empty : State::Ready);
   if (error) return {{}, error};
   Conn conn(descriptor);
   if (!in_progress) return {std::move(conn), {}};
   Turn turn(descriptor, &Descriptor::writing, "connect");
-  for (std::error_code status{EINPROGRESS, std::system_category()};;) {
+  for (;;) {
+    if (const auto failure = turn.wait(deadline)) return {{}, failure};
+    const std::error_code status = answer(descriptor->fd);
     if (!status) return {std::move(conn), {}};
     if (status.value() != EINPROGRESS) return {{}, status};
     turn.used_up();
-    if (const auto failure = turn.wait(deadline)) return {{}, failure};
-    status = answer(descriptor->fd);
   }
 }
 
 Listening Listener::adopt(net::Fd socket) {
+  try {
+    net::is_listening(socket);  // which accept asks, and must not throw there
+  } catch (const std::system_error& error) {
+    return {{}, error.code()};
+  }
   if (const std::error_code error = unblock(socket)) return {{}, error};
-  auto [descriptor, error] = adopt_fd(std::move(socket), false);
+  const bool stream = short_read_empties(socket);
+  auto [descriptor, error] = adopt_fd(std::move(socket), stream);
   return {Listener(std::move(descriptor)), error};
 }
 
@@ -268,7 +297,8 @@ Accepted Listener::accept() const {
       return ::accept4(fd, nullptr, nullptr, SOCK_NONBLOCK | SOCK_CLOEXEC);
     });
     if (!error) {
-      auto [descriptor, failure] = adopt_fd(net::Fd(static_cast<int>(n)), true);
+      auto [descriptor, failure] =
+          adopt_fd(net::Fd(static_cast<int>(n)), turn.descriptor().stream);
       return {Conn(std::move(descriptor)), failure};
     }
     // Out of descriptors accept4 does not look at the listener.
@@ -279,9 +309,7 @@ Accepted Listener::accept() const {
   }
 }
 
-net::Address Listener::address() const {
-  return net::local_address(descriptor_->fd);
-}
+net::Address Listener::address() const { return address_of(descriptor_); }
 
 PacketListening listen_packet(const net::Address& address) {
   net::Fd socket(::socket(address.storage.ss_family,
@@ -319,9 +347,7 @@ Result PacketConn::write_to(std::span<const char> bytes,
   return {static_cast<std::size_t>(n), {}};
 }
 
-net::Address PacketConn::address() const {
-  return net::local_address(descriptor_->fd);
-}
+net::Address PacketConn::address() const { return address_of(descriptor_); }
 
 Adopted File::adopt(net::Fd fd) {
   auto [descriptor, error] = adopt_fd(std::move(fd), false);
@@ -353,17 +379,19 @@ Pipe pipe() {
   return {std::move(reader), std::move(writer), {}};
 }
 
-Event::Event() {
-  auto [file, error] = File::adopt(
-      net::Fd(net::check(::eventfd(0, EFD_NONBLOCK | EFD_CLOEXEC), "eventfd")));
+Event::Event()
+    : counter_(
+          net::check(::eventfd(0, EFD_NONBLOCK | EFD_CLOEXEC), "eventfd")) {
+  auto [file, error] = File::adopt(net::Fd(net::check(
+      ::fcntl(counter_.get(), F_DUPFD_CLOEXEC, 0), "fcntl F_DUPFD_CLOEXEC")));
   if (error) throw std::system_error(error, "epoll_ctl");
   file_ = std::move(file);
-  fd_ = file_.fd();
 }
 
 void Event::notify() const {
   const std::uint64_t one = 1;
-  if (::write(fd_, &one, sizeof one) < 0) return;  // it is full: enough said
+  if (::write(counter_.get(), &one, sizeof one) < 0)
+    return;  // it is full: enough said
 }
 
 Counted Event::wait() const {

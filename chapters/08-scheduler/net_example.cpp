@@ -56,8 +56,10 @@ void listen_and_serve(const net::Address& address) {
 int main(int argc, char** argv) {
   std::string host = "127.0.0.1";
   std::uint16_t port = 8080;
-  net::Options options("[--host ADDRESS] [--port NUMBER]",
-                       "Prints what its clients send.");
+  net::Options options(
+      "[--host ADDRESS] [--port NUMBER]",
+      "Prints what its clients send. Ctrl-\\ lists its goroutines; with\n"
+      "RT_TRACE=1 in the environment a line a second counts them.");
   options.text("--host", "address to listen on", host);
   options.number("--port", "port to listen on, 0 for any free one", 0, 65535,
                  port);

@@ -40,8 +40,9 @@ int wait_for_events(int epoll, std::array<epoll_event, events_a_wait>& events,
   const timespec timeout{seconds.count(), (at_most - seconds).count()};
   const int n =
       ::epoll_pwait2(epoll, events.data(), events_a_wait, &timeout, nullptr);
-  if (n >= 0 || errno != ENOSYS) return n;
-  // Before Linux 5.11 there are only milliseconds: rounded up, never early.
+  if (n >= 0 || (errno != ENOSYS && errno != EPERM)) return n;
+  // Before Linux 5.11, and in a sandbox that does not know the call, there are
+  // only milliseconds: rounded up, never early.
   constexpr std::chrono::milliseconds day = std::chrono::hours(24);
   const auto rounded = std::min(ceil<std::chrono::milliseconds>(at_most), day);
   return ::epoll_wait(epoll, events.data(), events_a_wait,
@@ -60,13 +61,14 @@ Netpoll::Netpoll()
              "epoll_ctl");
 }
 
+// The kernel is asked first: it may be no number of an open descriptor.
 std::error_code Netpoll::add(Descriptor& descriptor) {
-  const auto number = static_cast<std::size_t>(descriptor.fd.get());
-  if (number >= known_.size()) known_.resize(number + 1);
   descriptor.generation = ++generation_;
   if (!tell(EPOLL_CTL_ADD, descriptor, everything | EPOLLPRI)) {
     return net::last_error();
   }
+  const auto number = static_cast<std::size_t>(descriptor.fd.get());
+  if (number >= known_.size()) known_.resize(number + 1);
   known_[number] = &descriptor;
   return {};
 }
@@ -101,6 +103,7 @@ Queue Netpoll::wait(std::chrono::nanoseconds at_most) {
     Descriptor* descriptor = known_[static_cast<std::size_t>(fd)];
     if (descriptor == nullptr || descriptor->generation != generation) continue;
     if ((event.events & ~(EPOLLIN | EPOLLOUT)) != 0) descriptor->wary = true;
+    if ((event.events & EPOLLPRI) != 0) descriptor->urgent = true;
     if ((event.events & ~EPOLLOUT) != 0) make_ready(descriptor->reading, woken);
     if ((event.events & (EPOLLOUT | EPOLLERR | EPOLLHUP)) != 0) {
       make_ready(descriptor->writing, woken);

@@ -30,8 +30,10 @@ struct Slot {
 struct Descriptor {
   net::Fd fd;
   std::uint32_t generation = 0;
-  bool stream = true;  // a short read has emptied it, unless wary
-  bool wary = false;   // more than bytes may stand behind a short read
+  bool stream = true;   // a short read has emptied it, unless wary; of a
+                        // listener: those that it accepts
+  bool wary = false;    // more than bytes may stand behind a short read
+  bool urgent = false;  // an urgent byte has come
   bool closed = false;
   Slot reading;
   Slot writing;
@@ -46,8 +48,9 @@ class Netpoll {
   // Tells the kernel, once for the life of the descriptor and for everything.
   std::error_code add(Descriptor& descriptor);
 
-  // At EAGAIN a wary descriptor asks for another report: at an urgent byte it
-  // may have meant a signal.
+  // At EAGAIN a descriptor that has had an urgent byte asks for another report:
+  // it may have meant a signal. No other: an error that stays is in each report
+  // (ip(7), IP_RECVERR), and asking would not end.
   void ask_again(const Descriptor& descriptor) const;
 
   void remove(const Descriptor& descriptor);

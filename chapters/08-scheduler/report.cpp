@@ -64,7 +64,6 @@ Report::~Report() {
 }
 
 void Report::say(const Scheduler& scheduler, TimePoint now) {
-  ++polls_;
   if (list_wanted_.exchange(false)) scheduler.dump(stderr);
   if (now >= next_trace_) trace(scheduler, now);
 }
@@ -73,13 +72,10 @@ void Report::trace(const Scheduler& scheduler, TimePoint now) {
   const Scheduler::Numbers numbers = scheduler.numbers();
   const std::chrono::duration<double> passed = now - start_;
   std::fprintf(stderr,
-               "rt %.1f s: 1 worker, %zu goroutines: %zu runnable, %zu in "
-               "netpoll, %zu timers; %zu stacks, %zu free; %ju started, %ju "
-               "polls\n",
+               "rt %.1f s: workers 1, goroutines %zu, runnable %zu, "
+               "in netpoll %zu, timers %zu, stacks %zu\n",
                passed.count(), scheduler.count(), numbers.runnable,
-               numbers.waiters, numbers.timers, numbers.stacks,
-               numbers.free_stacks, std::uintmax_t{numbers.started},
-               std::uintmax_t{polls_});
+               numbers.waiters, numbers.timers, numbers.stacks);
   next_trace_ = now + std::chrono::seconds(1);
 }
 

@@ -44,7 +44,6 @@ class Report {
   const SharedAction<SIGQUIT> answer_;
   TimePoint start_;
   TimePoint next_trace_ = never;
-  std::uint64_t polls_ = 0;
 };
 
 // "goroutine 4 [read 7, 1.2 s], created at server.cpp:41"

@@ -1176,9 +1176,8 @@ std::vector<Trace> traces_in(const std::string& text) {
     Trace trace;
     int end = 0;
     std::sscanf(line.c_str(),
-                "rt %lf s: %*u worker%*[s,] %zu goroutines: %*u runnable, "
-                "%zu in netpoll, %zu timers; %*u stacks, %*u free; "
-                "%*u started, %*u polls%n",
+                "rt %lf s: workers %*u, goroutines %zu, runnable %*u, "
+                "in netpoll %zu, timers %zu, stacks %*u%n",
                 &trace.seconds, &trace.goroutines, &trace.in_netpoll,
                 &trace.timers, &end);
     if (end == static_cast<int>(line.size())) traces.push_back(trace);

@@ -20,11 +20,23 @@ constexpr std::size_t least_switches = 61;
 // A goroutine whose descriptor is always ready would never park.
 constexpr int calls_a_turn = 16;
 
+// Once run is ending every call fails, and who tries again would never return.
+constexpr int calls_at_the_end = 1'000'000;
+
+// What must be left below a body, or there is no goroutine to report that its
+// stack is used up.
+constexpr std::size_t first_frames = 512;
+
 // Brings the body to the top of the stack; where it is now.
 std::byte* move_to(const Stack& stack, const engine::Body& body) {
   const std::size_t alignment = std::max<std::size_t>(body.alignment, 16);
-  std::byte* place = stack.top() - body.size;
-  place -= reinterpret_cast<std::uintptr_t>(place) % alignment;
+  const auto top = reinterpret_cast<std::uintptr_t>(stack.top());
+  const std::size_t taken = body.size + (top - body.size) % alignment;
+  const auto room = static_cast<std::size_t>(stack.top() - stack.low);
+  if (body.size > room || taken + first_frames > room) {
+    throw std::invalid_argument("rt::go: the function is as large as a stack");
+  }
+  std::byte* place = stack.top() - taken;
   body.move(body.object, place);
   return place;
 }
@@ -47,7 +59,12 @@ Scheduler::Scheduler(const Options& options)
   current_ = this;
 }
 
-Scheduler::~Scheduler() { current_ = nullptr; }
+Scheduler::~Scheduler() {
+  // Left by an exception: descriptors that outlive us must find themselves
+  // closed, as their destructors could no longer do it.
+  for (Descriptor* descriptor : netpoll_.descriptors()) evict(*descriptor);
+  current_ = nullptr;
+}
 
 Scheduler& Scheduler::current() {
   if (current_ == nullptr) throw std::logic_error("outside of rt::run");
@@ -60,7 +77,12 @@ const Goroutine* Scheduler::running_here() {
 
 void Scheduler::run(const std::function<void()>& main_body,
                     const Origin& where) {
-  auto body = [&main_body] { main_body(); };
+  // The loop is the next to run: a goroutine that runs before it has looked
+  // could start another one, which would get the record of main.
+  auto body = [&] {
+    main_body();
+    switches_left_ = 0;
+  };
   const Goroutine& main = spawn(engine::body_of(body), where);
   while (main.state != Goroutine::State::Ended) turn();
   ending_ = true;
@@ -74,7 +96,7 @@ Goroutine& Scheduler::spawn(const engine::Body& body, const Origin& where) {
     all_.back().index = all_.size() - 1;
   }
   Stack& stack = stacks_.take();
-  Goroutine& goroutine = ended_.pop();
+  Goroutine& goroutine = ended_.pop();  // now: what is moved may spawn as well
   std::byte* place = nullptr;
   try {
     place = move_to(stack, body);
@@ -193,8 +215,9 @@ void Scheduler::make_runnable(Goroutine& goroutine) {
 
 void Scheduler::begin_call() {
   if (++running_->calls <= calls_a_turn) return;
+  if (ending_ && running_->calls <= calls_at_the_end) return;
   running_->calls = 1;
-  if (!ending_) yield();
+  yield();
 }
 
 std::error_code Scheduler::wait(Descriptor& descriptor, Slot& slot,
@@ -243,7 +266,8 @@ std::chrono::nanoseconds Scheduler::time_to_wait() const {
   TimePoint until = report_.next();
   if (!timers_.empty()) until = std::min(until, timers_.begin()->first);
   if (until == never) return std::chrono::nanoseconds::max();
-  return std::max(until - Clock::now(), Clock::duration::zero());
+  const TimePoint now = Clock::now();
+  return until > now ? until - now : Clock::duration::zero();
 }
 
 void Scheduler::fire_timers() {
@@ -256,8 +280,7 @@ void Scheduler::fire_timers() {
 }
 
 Scheduler::Numbers Scheduler::numbers() const {
-  return {runnable_.size(), waiters_,       timers_.size(),
-          stacks_.made(),   stacks_.free(), last_id_};
+  return {runnable_.size(), waiters_, timers_.size(), stacks_.made()};
 }
 
 void Scheduler::dump(std::FILE* file) const {

@@ -79,8 +79,7 @@ class Scheduler {
   Netpoll& netpoll() { return netpoll_; }
 
   struct Numbers {
-    std::size_t runnable, waiters, timers, stacks, free_stacks;
-    std::uint64_t started;
+    std::size_t runnable, waiters, timers, stacks;
   };
   Numbers numbers() const;
 

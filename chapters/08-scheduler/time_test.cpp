@@ -5,6 +5,7 @@
 
 #include <algorithm>
 #include <chrono>
+#include <limits>
 #include <string>
 #include <vector>
 
@@ -106,6 +107,10 @@ TEST_CASE("90: no time and less is a yield") {
 TEST_CASE("91: the longest time never comes, and overflows nothing") {
   CHECK(rt::after(std::chrono::hours::max()) == rt::never);
   CHECK(rt::after(std::chrono::nanoseconds::max()) == rt::never);
+  using Limits = std::numeric_limits<double>;
+  for (const double seconds : {Limits::infinity(), Limits::quiet_NaN()}) {
+    CHECK(rt::after(std::chrono::duration<double>(seconds)) == rt::never);
+  }
   rt::run([] {
     int woken = 0;
     rt::go([&] {

@@ -1,0 +1,100 @@
+// Belief: free memory has room for the list of what is free.
+// Fails: a stack is taken again
+// Message: give leaves the memory as it is
+
+#pragma once
+
+#include <sys/mman.h>
+
+#include <algorithm>
+#include <cerrno>
+#include <cstddef>
+#include <map>
+#include <stdexcept>
+#include <system_error>
+
+// So many bytes below each stack belong to nobody: to touch one is SIGSEGV.
+inline constexpr std::size_t guard_size = 65'536;
+
+// Memory for one stack. It grows from top() down to `low`.
+struct Stack {
+  std::byte* low = nullptr;  // the lowest byte that may be used
+  std::size_t size = 0;
+
+  std::byte* top() const { return low + size; }
+};
+
+class StackPool {
+ public:
+  // size: usable bytes of each stack, a multiple of the page size.
+  explicit StackPool(std::size_t size) : size_(size) {}
+  StackPool(const StackPool&) = delete;
+  StackPool& operator=(const StackPool&) = delete;
+
+  ~StackPool() {
+    for (const auto& [low, is_out] : stacks_) {
+      ::munmap(low - guard_size, guard_size + size_);
+    }
+  }
+
+  Stack take() {
+    std::byte* low = first_;
+    if (low == nullptr) {
+      low = make();
+    } else {
+      first_ = *reinterpret_cast<std::byte**>(low);
+      idle_ = std::min(idle_, --count_);
+    }
+    stacks_[low] = true;
+    return {low, size_};
+  }
+
+  void give(const Stack& stack) {
+    const auto found = stacks_.find(stack.low);
+    if (found == stacks_.end() || !found->second) {
+      throw std::logic_error("this stack is not out");
+    }
+    found->second = false;
+    *reinterpret_cast<std::byte**>(stack.low) = first_;
+    first_ = stack.low;
+    ++count_;
+  }
+
+  void trim() {
+    std::byte* low = first_;
+    for (std::size_t i = count_; i > 0; --i) {
+      std::byte* next = *reinterpret_cast<std::byte**>(low);
+      if (i <= idle_) ::madvise(low, size_, MADV_DONTNEED);
+      if (i <= idle_) *reinterpret_cast<std::byte**>(low) = next;
+      low = next;
+    }
+    idle_ = count_;
+  }
+
+ private:
+  std::byte* make() {
+    void* memory =
+        ::mmap(nullptr, guard_size + size_, PROT_READ | PROT_WRITE,
+               MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE | MAP_STACK, -1, 0);
+    if (memory == MAP_FAILED) fail(errno, "mmap");
+    if (::mprotect(memory, guard_size, PROT_NONE) < 0) {
+      const int error = errno;  // munmap may set another one
+      ::munmap(memory, guard_size + size_);
+      fail(error, "mprotect");
+    }
+    std::byte* low = static_cast<std::byte*>(memory) + guard_size;
+    stacks_[low] = false;
+    return low;
+  }
+
+  [[noreturn]] static void fail(int error, const char* call) {
+    throw std::system_error(error, std::system_category(), call);
+  }
+
+  std::size_t size_;
+  std::map<std::byte*, bool> stacks_;  // by low: all; true while it is out
+  // Each free one begins with the address of the next.
+  std::byte* first_ = nullptr;
+  std::size_t count_ = 0;
+  std::size_t idle_ = 0;
+};

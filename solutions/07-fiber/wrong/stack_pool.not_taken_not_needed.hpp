@@ -1,0 +1,91 @@
+// Belief: what nobody has taken in a period was not needed.
+// Fails: a stack is out for a while
+// Message: who is out keeps its memory
+
+#pragma once
+
+#include <sys/mman.h>
+
+#include <cerrno>
+#include <cstddef>
+#include <map>
+#include <set>
+#include <stdexcept>
+#include <system_error>
+#include <vector>
+
+// So many bytes below each stack belong to nobody: to touch one is SIGSEGV.
+inline constexpr std::size_t guard_size = 65'536;
+
+// Memory for one stack. It grows from top() down to `low`.
+struct Stack {
+  std::byte* low = nullptr;  // the lowest byte that may be used
+  std::size_t size = 0;
+
+  std::byte* top() const { return low + size; }
+};
+
+class StackPool {
+ public:
+  // size: usable bytes of each stack, a multiple of the page size.
+  explicit StackPool(std::size_t size) : size_(size) {}
+  StackPool(const StackPool&) = delete;
+  StackPool& operator=(const StackPool&) = delete;
+
+  ~StackPool() {
+    for (const auto& [low, is_out] : stacks_) {
+      ::munmap(low - guard_size, guard_size + size_);
+    }
+  }
+
+  Stack take() {
+    if (free_.empty()) free_.push_back(make());
+    std::byte* low = free_.back();
+    free_.pop_back();
+    stacks_[low] = true;
+    taken_.insert(low);
+    return {low, size_};
+  }
+
+  void give(const Stack& stack) {
+    const auto found = stacks_.find(stack.low);
+    if (found == stacks_.end() || !found->second) {
+      throw std::logic_error("this stack is not out");
+    }
+    found->second = false;
+    free_.push_back(stack.low);
+  }
+
+  void trim() {
+    for (const auto& [low, is_out] : stacks_) {
+      if (!taken_.contains(low)) ::madvise(low, size_, MADV_DONTNEED);
+    }
+    taken_.clear();
+  }
+
+ private:
+  std::byte* make() {
+    free_.reserve(stacks_.size() + 1);  // so that give has room for all
+    void* memory =
+        ::mmap(nullptr, guard_size + size_, PROT_READ | PROT_WRITE,
+               MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE | MAP_STACK, -1, 0);
+    if (memory == MAP_FAILED) fail(errno, "mmap");
+    if (::mprotect(memory, guard_size, PROT_NONE) < 0) {
+      const int error = errno;  // munmap may set another one
+      ::munmap(memory, guard_size + size_);
+      fail(error, "mprotect");
+    }
+    std::byte* low = static_cast<std::byte*>(memory) + guard_size;
+    stacks_[low] = false;
+    return low;
+  }
+
+  [[noreturn]] static void fail(int error, const char* call) {
+    throw std::system_error(error, std::system_category(), call);
+  }
+
+  std::size_t size_;
+  std::map<std::byte*, bool> stacks_;  // by low: all; true while it is out
+  std::vector<std::byte*> free_;       // the last one is taken first
+  std::set<std::byte*> taken_;         // since the last trim
+};
