@@ -233,8 +233,8 @@ TEST_CASE("10: yield lets all others run before the same runs again") {
 TEST_CASE(
     "11: those who always yield keep neither timers nor sockets waiting") {
   rt::run([] {
-    auto [reader, writer, error] = rt::pipe();
-    REQUIRE_FALSE(error);
+    const auto pipe = rt::pipe();
+    REQUIRE_FALSE(pipe.error);
     bool slept = false;
     bool read = false;
     rt::go([&] {
@@ -243,7 +243,7 @@ TEST_CASE(
     });
     rt::go([&] {
       std::array<char, 1> byte{};
-      read = reader.read(byte).n == 1;
+      read = pipe.reader.read(byte).n == 1;
     });
     bool stop = false;
     std::vector<rt::Handle> busy;
@@ -254,7 +254,7 @@ TEST_CASE(
     }
     while (!slept) rt::yield();
     CHECK_FALSE(read);
-    CHECK(writer.write(std::array{'x'}).n == 1);
+    CHECK(pipe.writer.write(std::array{'x'}).n == 1);
     while (!read) rt::yield();
     stop = true;
     for (const rt::Handle& one : busy) one.join();  // they read `stop`

@@ -801,7 +801,8 @@ TEST_CASE("175: after run SIGQUIT is what it was") {
 }
 
 TEST_CASE("184: of two runs at once the signals are those of both") {
-  ChildProcess child([] {
+  const Signal end;
+  ChildProcess child([&] {
     const Signal stop;
     std::promise<void> begun;
     std::atomic<bool> over = false;
@@ -820,13 +821,17 @@ TEST_CASE("184: of two runs at once the signals are those of both") {
       pipe.reader.close();
       const int error = pipe.writer.write({"x", 1}).error.value();
       std::printf("%d\n", error == EPIPE);
+      const rt::File file = end.file();
+      rt::sleep(1ms);  // so that nothing is reported but the signal
       std::raise(SIGQUIT);
-      rt::yield();
+      wait_for_byte(file);
     });
     first.join();
     std::fflush(stdout);
     std::raise(SIGQUIT);
   });
+  child.wait_until_complains("goroutine 1 [read ");
+  end.give();
   CHECK(child.wait() == 128 + SIGQUIT);
   CHECK(child.output() == "1\n");
   CHECK(lines_in(child.errors()).size() == 1);
@@ -942,9 +947,9 @@ TEST_CASE("178: who leaves its stack at the top is told so") {
 }
 
 TEST_CASE("179: a million goroutines one after another leave nothing behind") {
-  const std::uint64_t number = sanitized ? 20'000 : 1'000'000;
+  constexpr std::uint64_t number = sanitized ? 20'000 : 1'000'000;
   if (sanitized) MESSAGE("only " << number << " goroutines, not 1000000");
-  const auto numbers = found([number] {
+  const auto numbers = found([] {
     std::uint64_t ran = 0;
     std::vector<std::uint64_t> figures;
     const auto spawn = [&](std::uint64_t times) {
