@@ -58,7 +58,8 @@ inline constexpr std::array expected_failures{
     Failure{"01-blocking", "4b", "the thread sleeps in send for the full one"},
     Failure{"01-blocking", "4d", "a client that never stops is never left"},
     Failure{"02-select", "2c", "descriptor 1,024 has no bit in an fd_set"},
-    Failure{"08-scheduler", "9", "it has a stack, and two pages of it are used"},
+    Failure{"08-scheduler", "9",
+            "it has a stack, and two pages of it are used"},
 };
 
 struct Capacity {
