@@ -74,7 +74,10 @@ class World {
   static std::string name(const std::error_code& error) {
     if (error == net::eof()) return "end";
     if (error == closed) return "closed";
-    return error.value() == ECONNRESET ? "ECONNRESET" : error.message();
+    if (error.value() == ECONNRESET) return "ECONNRESET";
+    // The number is that of no descriptor: another call has met the kernel.
+    if (error.value() == EBADF) return "EBADF (only ::recv is played here)";
+    return error.message();
   }
 
   void note(const std::string& word) {
@@ -115,8 +118,9 @@ ssize_t World::recv(int fd, std::span<char> buffer) {
 }
 
 void World::park() {
+  if (descriptor.ready) return call("park(ready)");
+  if (descriptor.closed) return call("park(closed)");
   call("park");
-  if (descriptor.ready || descriptor.closed) return;
   if (happenings_.empty()) throw Endless();
   const std::function<void()> happening = std::move(happenings_.front());
   happenings_.pop_front();

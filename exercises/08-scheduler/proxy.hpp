@@ -22,7 +22,12 @@
 //   direction and no more.
 // - Descriptors are given back as soon as both directions have ended. Out of
 //   descriptors: the clients that are there are served, and whoever waits in
-//   the queue is served when somebody has left.
+//   the queue is served when somebody has left. Who has been accepted and finds
+//   no descriptor for the backend is let go. Meanwhile the proxy rests: it may
+//   look every 100 ms whether there is one, no oftener.
+//
+// A goroutine has 256 KiB of stack. A buffer of 1 MiB on it steps over the
+// guard as well: that is a SIGSEGV without the line that names the goroutine.
 inline void proxy(net::Fd listener, const net::Address& backend) {
   TODO("rt::run, and in it the loop that accepts; a client is a goroutine");
 }

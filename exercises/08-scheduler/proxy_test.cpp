@@ -35,16 +35,21 @@ using testing::Client;
 std::atomic<std::chrono::milliseconds> patience{5000ms};
 constexpr std::chrono::milliseconds little_patience{500};
 
-// True if it happens in time: what throws has not happened.
-bool happens(const std::function<bool()>& what) {
+// What comes of it, or what was thrown instead.
+std::string outcome(const std::function<std::string()>& what) {
   try {
     return what();
-  } catch (const testing::TimedOut&) {
+  } catch (const testing::TimedOut& error) {
     patience = little_patience;
-    return false;
-  } catch (const std::exception&) {
-    return false;
+    return error.what();
+  } catch (const std::exception& error) {
+    return error.what();
   }
+}
+
+// True if it happens in time: what throws has not happened.
+bool happens(const std::function<bool()>& what) {
+  return outcome([&] { return what() ? "yes" : "no"; }) == "yes";
 }
 
 bool holds_soon(const std::function<bool()>& what) {
@@ -94,14 +99,27 @@ struct Ends {
   Client server;  // the backend's end
 };
 
-// They hear each other.
-bool talk(Ends& ends) {
-  return happens([&] {
+const std::string both_heard = "question, answer";
+
+// What they hear of each other.
+std::string talk(Ends& ends) {
+  return outcome([&] {
     ends.client.send("question");
-    if (ends.server.receive(8) != "question") return false;
+    const std::string question = ends.server.receive(8);
     ends.server.send("answer");
-    return ends.client.receive(6) == "answer";
+    return question + ", " + ends.client.receive(6);
   });
+}
+
+// What comes is too much to be printed.
+std::string exchange(Client& end, const std::string& out,
+                     const std::string& in) {
+  return outcome(
+      [&] { return end.exchange(out) == in ? "all of it" : "other bytes"; });
+}
+
+std::string end_of(Client& client) {
+  return outcome([&] { return client.ended() ? "ended" : "goes on"; });
 }
 
 // The learner's proxy beside the test.
@@ -134,6 +152,13 @@ class House {
     return testing::open_descriptors(proxy_.pid());
   }
 
+  long milliseconds_computed_in(std::chrono::milliseconds window) const {
+    const auto before = testing::cpu_time(proxy_.pid());
+    std::this_thread::sleep_for(window);
+    const auto spent = testing::cpu_time(proxy_.pid()) - before;
+    return static_cast<long>(spent / 1ms);
+  }
+
   void no_more_descriptors() const { proxy_.limit_descriptors(descriptors()); }
 
   // By default a stop takes 20 seconds; who learns wants to know sooner.
@@ -164,7 +189,7 @@ TEST_CASE("the backend speaks first") {
   const OpenHouse house;
   Ends ends = house.connect();
   ends.server.send("welcome");
-  CHECK_MESSAGE(happens([&] { return ends.client.receive(7) == "welcome"; }),
+  CHECK_MESSAGE(outcome([&] { return ends.client.receive(7); }) == "welcome",
                 "who speaks first is heard");
 }
 
@@ -174,13 +199,13 @@ TEST_CASE("the client finishes first") {
   ends.client.send("question");
   ends.client.finish();
   CHECK_MESSAGE(
-      happens([&] { return ends.server.receive_all() == "question"; }),
+      outcome([&] { return ends.server.receive_all(); }) == "question",
       "the backend gets the question and then the end");
-  CHECK_MESSAGE(happens([&] {
+  CHECK_MESSAGE(outcome([&] {
                   ends.server.send("answer");
                   ends.server.finish();
-                  return ends.client.receive_all() == "answer";
-                }),
+                  return ends.client.receive_all();
+                }) == "answer",
                 "the answer still comes back");
 }
 
@@ -189,12 +214,12 @@ TEST_CASE("the backend finishes first") {
   Ends ends = house.connect();
   ends.server.send("welcome");
   ends.server.finish();
-  CHECK_MESSAGE(happens([&] {
-                  if (ends.client.receive_all() != "welcome") return false;
+  CHECK_MESSAGE(outcome([&] {
+                  const std::string heard = ends.client.receive_all();
                   ends.client.send("thanks");
                   ends.client.finish();
-                  return ends.server.receive_all() == "thanks";
-                }),
+                  return heard + ", " + ends.server.receive_all();
+                }) == "welcome, thanks",
                 "the client may go on when the backend has finished");
 }
 
@@ -204,15 +229,12 @@ TEST_CASE("both send a lot at once") {
   constexpr std::size_t size = 8 << 20;
   const std::string request = testing::pattern(size, 1);
   const std::string answer = testing::pattern(size, 2);
-  bool request_came = false;
-  std::thread backend([&] {
-    request_came =
-        happens([&] { return ends.server.exchange(answer) == request; });
-  });
-  const bool answer_came =
-      happens([&] { return ends.client.exchange(request) == answer; });
+  std::string request_came;
+  std::thread backend(
+      [&] { request_came = exchange(ends.server, answer, request); });
+  const std::string answer_came = exchange(ends.client, request, answer);
   backend.join();
-  CHECK_MESSAGE((request_came && answer_came),
+  CHECK_MESSAGE(request_came + ", " + answer_came == "all of it, all of it",
                 "each gets what the other has sent");
 }
 
@@ -225,24 +247,25 @@ TEST_CASE("one of the two resets and the other is silent") {
     talk(ends);
     (client_resets ? ends.client : ends.server).reset();
     Client& other = client_resets ? ends.server : ends.client;
-    CHECK_MESSAGE(happens([&] { return other.ended(); }),
+    CHECK_MESSAGE(end_of(other) == "ended",
                   "the other one learns of the reset");
     CHECK_MESSAGE(holds_soon([&] { return house.descriptors() == before; }),
                   "a reset gives back both descriptors");
-    REQUIRE_MESSAGE(talk(others), "a reset is nothing to the others");
+    REQUIRE_MESSAGE(talk(others) == both_heard,
+                    "a reset is nothing to the others");
   }
 }
 
 TEST_CASE("the backend refuses and then listens") {
   const House house;
   Client refused = house.client();
-  CHECK_MESSAGE(happens([&] { return refused.ended(); }),
+  CHECK_MESSAGE(end_of(refused) == "ended",
                 "whom the backend refuses is let go");
   house.backend().listen();
-  CHECK_MESSAGE(happens([&] {
+  CHECK_MESSAGE(outcome([&] {
                   Ends ends = house.connect();
                   return talk(ends);
-                }),
+                }) == both_heard,
                 "a refusal is nothing to the next one");
 }
 
@@ -281,11 +304,12 @@ TEST_CASE("a hundred clients are there") {
   const OpenHouse house;
   std::vector<Ends> all;
   while (all.size() < 100) {
-    const bool served = happens([&] {
+    const std::string heard = outcome([&] {
       all.push_back(house.connect());
       return talk(all.back());
     });
-    REQUIRE_MESSAGE(served, "a client is served while others are there");
+    REQUIRE_MESSAGE(heard == both_heard,
+                    "a client is served while others are there");
   }
 }
 
@@ -305,12 +329,15 @@ TEST_CASE("it is out of descriptors") {
   for (int i = 0; i < 2; ++i) all.push_back(house.connect());
   house.no_more_descriptors();
   Client waits = house.client();
-  CHECK_MESSAGE((talk(all[0]) && talk(all[1])),
-                "the clients that are there are served");
+  CHECK_MESSAGE(house.milliseconds_computed_in(500ms) < 50,
+                "the proxy rests while it has no descriptor");
+  CHECK_MESSAGE(
+      talk(all[0]) + ", " + talk(all[1]) == both_heard + ", " + both_heard,
+      "the clients that are there are served");
   all.clear();
-  CHECK_MESSAGE(happens([&] {
+  CHECK_MESSAGE(outcome([&] {
                   Ends ends{std::move(waits), house.backend().accept()};
                   return talk(ends);
-                }),
+                }) == both_heard,
                 "whoever waits is served once somebody has left");
 }

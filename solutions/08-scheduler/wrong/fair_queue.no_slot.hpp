@@ -13,8 +13,8 @@ struct Goroutine {
   bool runnable = false;  // it stands in one of two places, see RunQueue
 };
 
-// Who can run on this thread. Of those who can always run, nobody has more than
-// 20 times the turns of another, however they wake each other.
+// However they wake each other: whoever is first in the queue waits for at most
+// 20 turns, and nobody who can always run has over 20 times another's turns.
 class RunQueue {
  public:
   // Asks the kernel for those who can go on. With `sleep` it waits for one.

@@ -1,6 +1,6 @@
 // Belief: an accept that fails is tried again.
 // Fails: it is out of descriptors
-// Message: the clients that are there are served
+// Message: the proxy rests while it has no descriptor
 
 #pragma once
 
