@@ -1064,6 +1064,35 @@ TEST_CASE("180: a pool notices a stack that is given back twice") {
   CHECK(pool.made() == 2);
 }
 
+namespace {
+
+// Starts sleepers until there is no memory for another one, and prints the
+// error, how many others there are, and whether the limit is named. Gives how
+// many it has started; each that wakes counts itself.
+std::size_t start_all_that_fit(const rlimit& limit, std::size_t& ended) {
+  std::size_t started = 0;
+  const auto wake = rt::after(50ms);
+  try {
+    for (;; ++started) {
+      rt::go([&ended, wake] {
+        rt::sleep_until(wake);
+        ++ended;
+      });
+    }
+  } catch (const std::system_error& error) {
+    const std::string what = error.what();
+    const bool named =
+        what.starts_with("mmap for stack ") &&
+        occurrences("(RLIMIT_AS is " + std::to_string(limit.rlim_cur) + ')',
+                    what) == 1;
+    std::printf("%d %zu %d\n", error.code().value(),
+                rt::goroutine_count() - started, named);
+  }
+  return started;
+}
+
+}  // namespace
+
 TEST_CASE("181: no memory for a stack is an error of go that names the limit") {
   if (sanitized) {
     MESSAGE("a sanitizer needs all addresses: RLIMIT_AS is not tried");
@@ -1077,24 +1106,7 @@ TEST_CASE("181: no memory for a stack is an error of go that names the limit") {
       const auto back = rt::pipe();
       rt::go([&] { play(there.reader, back.writer); });
       std::size_t ended = 0;
-      std::size_t started = 0;
-      const auto wake = rt::after(50ms);
-      try {
-        for (;; ++started) {
-          rt::go([&] {
-            rt::sleep_until(wake);
-            ++ended;
-          });
-        }
-      } catch (const std::system_error& error) {
-        const std::string what = error.what();
-        const bool named =
-            what.starts_with("mmap for stack ") &&
-            occurrences("(RLIMIT_AS is " + std::to_string(limit.rlim_cur) + ')',
-                        what) == 1;
-        std::printf("%d %zu %d\n", error.code().value(),
-                    rt::goroutine_count() - started, named);
-      }
+      const std::size_t started = start_all_that_fit(limit, ended);
       while (rt::goroutine_count() > 2) rt::sleep(1ms);
       there.writer.write({"x", 1});
       wait_for_byte(back.reader);

@@ -149,8 +149,8 @@ TEST_CASE("a new stack starts") {
   const Trip trip = there_and_back();
   INFO(report(trip));
   CHECK_MESSAGE(trip.there.sp_on_arrival != 0,
-                "the first switch goes to the function of the new stack: "
-                "does SavedFrame have a word for each push?");
+                "the first switch arrives: has SavedFrame a word for each "
+                "push?");
   CHECK_MESSAGE(trip.there.sp_on_arrival == trip.top_of_there,
                 "nothing of the frame is left on the new stack");
 }

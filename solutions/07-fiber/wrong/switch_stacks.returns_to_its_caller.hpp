@@ -1,6 +1,6 @@
 // Belief: a function returns to whoever has called it.
 // Fails: a new stack starts
-// Message: the first switch goes to the function of the new stack
+// Message: the first switch arrives: has SavedFrame a word for each push?
 
 #pragma once
 
