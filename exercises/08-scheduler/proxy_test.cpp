@@ -159,7 +159,11 @@ class House {
     return static_cast<long>(spent / 1ms);
   }
 
-  void no_more_descriptors() const { proxy_.limit_descriptors(descriptors()); }
+  // Not before it sleeps: what it does until then may use one.
+  void no_more_descriptors() const {
+    testing::wait_until_settled(proxy_.pid());
+    proxy_.limit_descriptors(descriptors());
+  }
 
   // By default a stop takes 20 seconds; who learns wants to know sooner.
   testing::RunningServer::Exit end() {
