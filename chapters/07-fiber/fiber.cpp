@@ -48,8 +48,11 @@ void Fiber::begin(void* fiber) {
   }
   self.body_ = nullptr;  // what it has captured ends here, on this stack
   self.state_ = State::Done;
-  leave(self.context_,
-        self.resumer_ == nullptr ? thread_context() : self.resumer_->context_);
+  leave(self.context_, self.resumer_context());
+}
+
+Context& Fiber::resumer_context() const {
+  return resumer_ == nullptr ? thread_context() : resumer_->context_;
 }
 
 void Fiber::resume() {
@@ -57,8 +60,7 @@ void Fiber::resume() {
   if (state_ == State::Running) throw std::logic_error("the fiber is running");
   state_ = State::Running;
   resumer_ = std::exchange(running_fiber, this);
-  switch_to(resumer_ == nullptr ? thread_context() : resumer_->context_,
-            context_);
+  switch_to(resumer_context(), context_);
   running_fiber = std::exchange(resumer_, nullptr);
   if (failure_) std::rethrow_exception(std::exchange(failure_, nullptr));
 }
@@ -67,8 +69,7 @@ void Fiber::suspend() {
   if (running_fiber == nullptr) throw std::logic_error("no fiber is running");
   Fiber& self = *running_fiber;
   self.state_ = State::Suspended;
-  switch_to(self.context_, self.resumer_ == nullptr ? thread_context()
-                                                    : self.resumer_->context_);
+  switch_to(self.context_, self.resumer_context());
 }
 
 const Fiber* Fiber::running() { return running_fiber; }

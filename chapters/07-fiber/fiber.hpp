@@ -47,6 +47,7 @@ class Fiber {
   enum class State { New, Suspended, Running, Done };
 
   static void begin(void* fiber);
+  Context& resumer_context() const;
 
   StackPool& pool_;
   Stack& stack_;

@@ -20,8 +20,7 @@ class Queue {
   bool empty() const { return first_ == nullptr; }
   std::size_t size() const { return size_; }
   void push(Goroutine& goroutine);
-  Goroutine& pop();           // of a queue that is not empty
-  void append(Queue& other);  // takes all of the other's
+  Goroutine& pop();  // of a queue that is not empty
 
  private:
   Goroutine* first_ = nullptr;
@@ -73,14 +72,6 @@ inline void Queue::push(Goroutine& goroutine) {
 inline Goroutine& Queue::pop() {
   --size_;
   return *std::exchange(first_, first_->next);
-}
-
-inline void Queue::append(Queue& other) {
-  if (other.empty()) return;
-  (first_ == nullptr ? first_ : last_->next) = other.first_;
-  last_ = other.last_;
-  size_ += other.size_;
-  other = {};
 }
 
 }  // namespace rt

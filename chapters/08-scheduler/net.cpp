@@ -189,8 +189,6 @@ bool short_read_empties(const net::Fd& socket) {
          protocol == IPPROTO_TCP;
 }
 
-Result failed(const std::error_code& error) { return {0, error}; }
-
 net::Address address_of(const Shared& descriptor) {
   if (descriptor == nullptr) return net::local_address(net::Fd());
   return net::local_address(descriptor->fd);
@@ -337,13 +335,13 @@ Received PacketConn::read_from(std::span<char> buffer) const {
 
 Result PacketConn::write_to(std::span<const char> bytes,
                             const net::Address& address) const {
-  if (descriptor_ == nullptr) return failed(closed);
+  if (descriptor_ == nullptr) return {0, closed};
   Turn turn(descriptor_, &Descriptor::writing, "write");
   const auto [n, error] = turn.attempt([&](int fd) {
     return ::sendto(fd, bytes.data(), bytes.size(), MSG_NOSIGNAL, address.get(),
                     address.length);
   });
-  if (error) return failed(error);
+  if (error) return {0, error};
   return {static_cast<std::size_t>(n), {}};
 }
 
@@ -374,8 +372,8 @@ Pipe pipe() {
   net::Fd in(ends[1]);
   auto [reader, no_reader] = File::adopt(std::move(out));
   auto [writer, no_writer] = File::adopt(std::move(in));
-  if (no_reader || no_writer)
-    return {{}, {}, no_reader ? no_reader : no_writer};
+  if (no_reader) return {{}, {}, no_reader};
+  if (no_writer) return {{}, {}, no_writer};
   return {std::move(reader), std::move(writer), {}};
 }
 
@@ -390,8 +388,8 @@ Event::Event()
 
 void Event::notify() const {
   const std::uint64_t one = 1;
-  if (::write(counter_.get(), &one, sizeof one) < 0)
-    return;  // it is full: enough said
+  // At EAGAIN it is full, and enough has been said.
+  if (::write(counter_.get(), &one, sizeof one) < 0) return;
 }
 
 Counted Event::wait() const {

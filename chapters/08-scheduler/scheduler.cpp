@@ -7,7 +7,6 @@
 #include <stdexcept>
 #include <utility>
 
-#include "chapters/08-scheduler/report.hpp"
 #include "rt/net.hpp"
 
 namespace rt {
@@ -62,7 +61,7 @@ Scheduler::Scheduler(const Options& options)
 Scheduler::~Scheduler() {
   // Left by an exception: descriptors that outlive us must find themselves
   // closed, as their destructors could no longer do it.
-  for (Descriptor* descriptor : netpoll_.descriptors()) evict(*descriptor);
+  evict_all();
   current_ = nullptr;
 }
 
@@ -86,7 +85,7 @@ void Scheduler::run(const std::function<void()>& main_body,
   const Goroutine& main = spawn(engine::body_of(body), where);
   while (main.state != Goroutine::State::Ended) turn();
   ending_ = true;
-  for (Descriptor* descriptor : netpoll_.descriptors()) evict(*descriptor);
+  evict_all();
   while (!runnable_.empty()) turn();
 }
 
@@ -246,6 +245,10 @@ void Scheduler::evict(Descriptor& descriptor) {
     slot->state = Slot::State::Empty;
     while (!slot->turn.empty()) ready(slot->turn.pop());
   }
+}
+
+void Scheduler::evict_all() {
+  for (Descriptor* descriptor : netpoll_.descriptors()) evict(*descriptor);
 }
 
 void Scheduler::look() {

@@ -93,6 +93,7 @@ class Scheduler {
   void go_on(Goroutine& self);
   Context& next();
   void make_runnable(Goroutine& goroutine);
+  void evict_all();
   void look();
   std::chrono::nanoseconds time_to_wait() const;
   void fire_timers();
